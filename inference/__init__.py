@@ -1,0 +1,1 @@
+"""Look: instance -> pixels -> tensor -> ONNX -> findings -> priority. Never imports the network."""

@@ -1,0 +1,303 @@
+"""What one stage hands to the next. The stages meet only here, so every record is defined once, in this file.
+
+All records are frozen. Times are aware datetimes in UTC. No record carries a patient's name, id or birth date:
+the result writer reads those from the stored instance itself.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class TriagePriority(StrEnum):
+    """Ordinal urgency of reading. NOT_ASSESSED (a model was meant to look and could not) is never shown as LOW."""
+
+    HIGH = "HIGH"
+    MEDIUM = "MEDIUM"
+    NOT_ASSESSED = "NOT_ASSESSED"
+    LOW = "LOW"
+
+    @property
+    def rank(self) -> int:
+        """0 is most urgent."""
+        return list(TriagePriority).index(self)
+
+
+def most_urgent(priorities: list[TriagePriority]) -> TriagePriority:
+    return min(priorities, key=lambda priority: priority.rank)
+
+
+class Disposition(StrEnum):
+    """What admission decided about a stored instance."""
+
+    ANALYSE = "analyse"  # an image of a current study: a job waits for it
+    PRIOR = "prior"  # an old study: stored and shown, never flagged
+    OWN_RESULT = "own_result"  # one of our objects came back: stored, never analysed
+    NOT_AN_IMAGE = "not_an_image"  # a report, a presentation state, a key object: stored
+
+
+class ResultStatus(StrEnum):
+    ANALYSED = "analysed"
+    NOT_ASSESSED = "not_assessed"  # a model was meant for it and was refused by the gate, or it cannot be decoded
+    NOT_APPLICABLE = "not_applicable"  # no model is meant for it
+    FAILED = "failed"  # our own fault or a poisoned input, after the last attempt
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: value, coding scheme designator, meaning; together or not at all (PS3.3 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ReceivedInstance:
+    """A durable instance on disk, on its way into the ledger."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    sha256: str  # of the data set's bytes as received, file meta information not included
+    size_bytes: int
+    path: str  # relative to the store
+    disposition: Disposition
+    calling_ae_title: str
+    peer_address: str
+    association_id: str
+    message_priority: int  # (0000,0700) of the C-STORE-RQ: 0 MEDIUM, 1 HIGH, 2 LOW
+    received_at: datetime
+
+
+class AdmissionOutcome(StrEnum):
+    NEW = "new"
+    RESENT = "resent"  # the same bytes again: no second job
+    UID_CONFLICT = "uid_conflict"  # other bytes under the same SOP Instance UID: kept beside the first
+
+
+@dataclass(frozen=True)
+class Admission:
+    instance_id: int
+    outcome: AdmissionOutcome
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which package looked, exactly."""
+
+    name: str
+    version: str
+    digest: str  # SHA-256 over the package's manifest, which pins the hash of every other file
+    passes: int  # Monte-Carlo passes behind each probability
+    uncertainty: str  # how the sd is made, in words for the report
+
+
+@dataclass(frozen=True)
+class ActivationMap:
+    """Class activation over the source image; row-major from the top left.
+
+    values: (h, w) of floats, evidence for the label, in the label's logit units (may be negative).
+    box: where the grid lies in source pixels: (top, left, bottom, right), right and bottom exclusive; may reach
+    beyond the image where the input was letterboxed.
+    """
+
+    values: tuple[tuple[float, ...], ...]
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One coded statement about one image, with the numbers it rests on."""
+
+    label: str  # lower case: pneumonia, fracture, tumour, ...
+    code: Code
+    score: float  # mean raw model output in (0, 1)
+    probability: float  # mean after calibrating each pass
+    probability_sd: float  # over the calibrated passes
+    mutual_information: float  # nats: what the passes disagree about
+    present: bool  # probability >= operating_point
+    in_doubt: bool  # near its operating point, or the passes disagree
+    operating_point: float
+    high_operating_point: float
+    site: Code | None = None
+    activation: ActivationMap | None = None
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What one model said of one instance, or why it said nothing.
+
+    A NOT_APPLICABLE result has no model. `display_path` is an 8-bit greyscale PNG of the source image as a person
+    sees it (larger = brighter), relative to the store; written for MEDIUM and HIGH only.
+    """
+
+    status: ResultStatus
+    reason: str  # a sentence; empty when analysed
+    reason_code: str  # a stable short name such as "age_unknown"; empty when analysed
+    priority: TriagePriority | None  # None when not applicable
+    model: ModelIdentity | None = None
+    findings: tuple[Finding, ...] = ()
+    critical_flags: tuple[str, ...] = ()
+    recommendations: tuple[str, ...] = ()
+    duration_ms: float = 0.0
+    unverified_input: bool = False
+    display_path: str | None = None
+    source_rows: int = 0
+    source_columns: int = 0
+    settings_hash: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceRef:
+    """A stored instance as a stage sees it."""
+
+    instance_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str
+    sha256: str
+    path: str
+    received_at: datetime
+
+
+class Stage(StrEnum):
+    ANALYSE = "analyse"
+    REPORT = "report"
+    DELIVER = "deliver"
+
+
+class ReportKind(StrEnum):
+    PROVISIONAL = "provisional"  # leaves at once because it raises the priority to HIGH; marked PARTIAL
+    FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of work, held under a lease. `generation` is the fencing token: it moves with every claim."""
+
+    job_id: int
+    stage: Stage
+    study_instance_uid: str
+    generation: int
+    attempt: int  # 1 for the first
+    queued_at: datetime
+    lease_expires_at: datetime
+    instance: InstanceRef | None = None  # ANALYSE
+    report_kind: ReportKind | None = None  # REPORT
+    report_id: int | None = None  # DELIVER
+    destination: str | None = None  # DELIVER: Destination.key
+
+
+@dataclass(frozen=True)
+class InstanceResults:
+    """One instance and what every model said of it."""
+
+    instance: InstanceRef
+    results: tuple[ImageResult, ...]
+
+
+@dataclass(frozen=True)
+class SentReference:
+    """A result object that has been made before: for Predecessor Documents."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True)
+class StudyFindings:
+    """All that a report may say: the routed instances of one study with their results. Never empty.
+
+    `reported_at` stands in every object as its content time, so that a rebuild before the commit is identical.
+    """
+
+    study_instance_uid: str
+    kind: ReportKind
+    priority: TriagePriority
+    looked_at: tuple[InstanceResults, ...]
+    reported_at: datetime
+    predecessors: tuple[SentReference, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """A finished DICOM object. `content` is the whole Part 10 file; these bytes are stored and resent unchanged."""
+
+    kind: str  # "measurement_sr", "text_sr", "secondary_capture"
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """A result object as delivery sees it: the stored file is sent byte for byte."""
+
+    object_id: int
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    path: str
+    priority: TriagePriority
+
+
+class DeliveryState(StrEnum):
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # for good: a person must look
+
+
+@dataclass(frozen=True)
+class DeliveryOutcome:
+    """What a destination answered for one object."""
+
+    object_id: int
+    state: DeliveryState
+    status: int | None  # the C-STORE-RSP status, None when there was no answer
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorklistEntry:
+    """One line of the triage list. No patient's identity."""
+
+    study_instance_uid: str
+    priority: TriagePriority | None  # None: nothing for a model to look at, or nothing looked at yet
+    is_prior: bool
+    is_complete: bool
+    modality: str
+    instances: int
+    pending: int  # instances still to be analysed
+    findings: tuple[Finding, ...]  # the worst image's
+    critical_flags: tuple[str, ...]
+    recommendations: tuple[str, ...]
+    not_assessed_reason: str
+    first_received_at: datetime
+    last_received_at: datetime
+    delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
+    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused)
+    report_priority: TriagePriority | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a study, for `explain`."""
+
+    at: datetime
+    name: str
+    text: str
+    instance_id: int | None = None
+    job_id: int | None = None
