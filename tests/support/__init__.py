@@ -1,0 +1,1 @@
+"""What the tests share: waiting without sleeping, real peers, real data, synthetic DX."""
