@@ -51,7 +51,7 @@ def write(ds: Dataset, path: Path) -> Path:
 
 
 def _oval(side: int = 256) -> NDArray[np.uint16]:
-    y, x = np.mgrid[-1.0:1.0 : side * 1j, -1.0:1.0 : side * 1j]
+    y, x = np.mgrid[-1.0 : 1.0 : side * 1j, -1.0 : 1.0 : side * 1j]
     return np.asarray(3600.0 * np.exp(-(x**2 * 1.5 + y**2)) + 100.0, dtype=np.uint16)
 
 
@@ -103,7 +103,11 @@ def _series_and_image(ds: Dataset) -> None:
 
 def _code(concept: Any) -> Dataset:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = concept.value, concept.scheme_designator, concept.meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = (
+        concept.value,
+        concept.scheme_designator,
+        concept.meaning,
+    )
     return item
 
 
