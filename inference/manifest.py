@@ -1,0 +1,198 @@
+"""The manifest of a model package: what a model may look at and what its numbers mean.
+
+A package is a folder with this manifest, one ONNX file and a few companions whose hashes the manifest pins.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from config.settings import Probability
+from ledger.records import Code
+
+MANIFEST = "manifest.json"
+FileName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Side = Annotated[int, Field(ge=16, le=4096)]
+Operating = Annotated[float, Field(gt=0.0, lt=1.0)]
+WindowPreset = Literal["header", "lung", "bone", "soft_tissue", "brain"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CodeSpec(_Part):
+    """A coded concept as it will stand in a report (PS3.3 8)."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+    def record(self) -> Code:
+        return Code(self.value, self.scheme, self.meaning)
+
+
+class DataSource(_Part):
+    name: str
+    licence: str
+    attribution: str = ""
+
+
+class Licence(_Part):
+    weights: Annotated[str, Field(min_length=1)]
+    non_commercial: bool
+    data: tuple[DataSource, ...] = ()
+
+
+class Window(_Part):
+    """A window in the units of the Modality LUT's output, for instance Hounsfield units."""
+
+    center: float
+    width: Annotated[float, Field(ge=1.0)]
+
+
+class InputSpec(_Part):
+    """The tensor the model was trained on: (N, channels, height, width) float32 in `value_range`."""
+
+    name: str = "image"
+    height: Side
+    width: Side
+    channels: Literal[1] = 1
+    fit: Literal["squash", "letterbox"]
+    window: WindowPreset | Window
+    percentiles: tuple[float, float] | None
+    value_range: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.percentiles and not 0.0 <= self.percentiles[0] < self.percentiles[1] <= 100.0:
+            raise ValueError("percentiles must rise within 0 to 100")
+        if self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range must rise")
+        return self
+
+
+class OutputNames(_Part):
+    scores: str = "scores"
+    cam: str = "cam"
+    features: str = "features"
+
+
+class OperatingPoint(_Part):
+    threshold: Operating
+    sensitivity: Probability
+    specificity: Probability
+    chosen_on: str
+
+
+class Calibration(_Part):
+    """p = sigmoid(logit(score) / temperature + bias), applied to each pass."""
+
+    method: Literal["none", "temperature", "platt"] = "temperature"
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    bias: float = 0.0
+
+
+class LabelSpec(_Part):
+    label: Annotated[str, Field(max_length=40, pattern=r"^[a-z][a-z0-9_ ]*$")]
+    code: CodeSpec
+    site: CodeSpec | None = None
+    operating_point: OperatingPoint
+    high_operating_point: Operating | None = None
+    calibration: Calibration = Calibration()
+
+
+class UncertaintySpec(_Part):
+    method: Annotated[str, Field(min_length=1)]
+    passes: Annotated[int, Field(ge=1, le=1000)]
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    seed: int
+    text: Annotated[str, Field(min_length=1)]
+
+
+class Reads(_Part):
+    """Which images the package is meant for. `ages_years`: from (inclusive) to (exclusive); None: any age."""
+
+    modalities: Annotated[tuple[str, ...], Field(min_length=1)]
+    body_parts: Annotated[tuple[str, ...], Field(min_length=1)]
+    views: tuple[str, ...] = ()
+    ages_years: tuple[float, float] | None = None
+    min_side_pixels: Annotated[int, Field(ge=1)] = 128
+
+    @field_validator("modalities", "body_parts", "views")
+    @classmethod
+    def _code_strings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not term or term != term.upper().strip() for term in value):
+            raise ValueError("must be code strings in capitals, such as DX, CHEST or PA")
+        return value
+
+    @model_validator(mode="after")
+    def _ages_rise(self) -> Self:
+        if self.ages_years and not 0.0 <= self.ages_years[0] < self.ages_years[1]:
+            raise ValueError("ages_years must rise from 0 or more")
+        return self
+
+
+class GateSpec(_Part):
+    """The distance (inference/distribution.py) beyond which an image is unlike everything seen in training."""
+
+    file: FileName
+    threshold: Annotated[float, Field(gt=0.0)]
+    text: str
+
+
+class Manifest(_Part):
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(max_length=32, pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$")]
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    intended_use: Annotated[str, Field(min_length=1)]
+    not_for: Annotated[str, Field(min_length=1)]
+    licence: Licence
+    files: dict[FileName, Sha256]
+    input: InputSpec
+    outputs: OutputNames = OutputNames()
+    labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
+    uncertainty: UncertaintySpec
+    reads: Reads
+    gate: GateSpec | None = None
+    may_raise_priority: bool
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if "model.onnx" not in self.files:
+            raise ValueError("files must list model.onnx")
+        if MANIFEST in self.files:
+            raise ValueError("files must not list the manifest itself")
+        if self.gate and self.gate.file not in self.files:
+            raise ValueError(f"the gate's file {self.gate.file} is missing from files")
+        names = [spec.label for spec in self.labels]
+        if len(names) != len(set(names)):
+            raise ValueError("two labels have the same name")
+        return self
+
+    def to_json(self) -> str:
+        """The text of manifest.json, as training writes it."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Read manifest.json. Raises ValueError with one sentence that names every key at fault."""
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        faults = (f"{'.'.join(str(step) for step in fault['loc']) or 'file'}: {fault['msg']}" for fault in error.errors())
+        raise ValueError("; ".join(faults)) from None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """For tools: the manifest of a package folder, its hashes unchecked."""
+    return parse_manifest((folder / MANIFEST).read_bytes())
+
+
+def logit(probability: float) -> float:
+    """Natural log of the odds, in (0, 1) only."""
+    return math.log(probability / (1.0 - probability))
