@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f\x7f]*[^\\\x00-\x20\x7f][^\\\x00-\x1f\x7f]*$")]
+AeTitle = Annotated[
+    str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f\x7f]*[^\\\x00-\x20\x7f][^\\\x00-\x1f\x7f]*$")
+]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 asks the system for a free port
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Uid = Annotated[str, Field(max_length=64, pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$")]  # PS3.5 9.1
@@ -32,7 +34,7 @@ class NodeSettings(_Frozen):
 class ReceiveSettings(_Frozen):
     engine: Literal["pynetdicom"] = "pynetdicom"
     ae_title: AeTitle = "OPENTRIAGE"
-    host: str = "0.0.0.0"
+    host: str = "0.0.0.0"  # noqa: S104  modalities are other machines
     port: Port = 11112
     max_associations: PositiveInt = 50
     allowed_calling_ae_titles: tuple[AeTitle, ...] = ()
@@ -64,7 +66,7 @@ class StudySettings(_Frozen):
 
 
 class LookSettings(_Frozen):
-    models_dir: Path = Path("")
+    models_dir: Path = Path()
     models: tuple[str, ...] = ()
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
@@ -174,7 +176,8 @@ class Settings(_Frozen):
         """SHA-256 of the settings that change what a result says; a changed port does not change it."""
         parts = {
             "look": self.look.model_dump(
-                mode="json", include={"unknown_age", "chest_descriptions", "frontal_descriptions", "lateral_descriptions"}
+                mode="json",
+                include={"unknown_age", "chest_descriptions", "frontal_descriptions", "lateral_descriptions"},
             ),
             "decide": self.decide.model_dump(mode="json"),
             "recommend": self.recommend.model_dump(mode="json"),

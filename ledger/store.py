@@ -52,7 +52,7 @@ class PartFile:
             self._store.sync_file(self._fd)
             fd, self._fd = self._fd, -1
             os.close(fd)  # NFS reports ENOSPC and EDQUOT here
-            os.rename(self._path, final)
+            self._path.rename(final)
         except BaseException:
             self.abort()
             raise

@@ -1,0 +1,30 @@
+"""What happened to a study and why, written in the transaction that made it happen; read by `explain`."""
+
+from sqlalchemy import Connection, select
+
+from ledger.codec import moment
+from ledger.database import db_now
+from ledger.records import Event
+from ledger.tables import events
+
+
+def note(
+    connection: Connection,
+    study_uid: str,
+    name: str,
+    text: str,
+    instance_id: int | None = None,
+    job_id: int | None = None,
+) -> None:
+    """Append one event. `text` is a sentence for a person; never a patient's name or id."""
+    connection.execute(
+        events.insert().values(
+            study_uid=study_uid, name=name, text=text, instance_id=instance_id, job_id=job_id, at=db_now()
+        )
+    )
+
+
+def read(connection: Connection, study_uid: str) -> list[Event]:
+    """All events of a study, oldest first."""
+    rows = connection.execute(select(events).where(events.c.study_uid == study_uid).order_by(events.c.id))
+    return [Event(moment(row.at), row.name, row.text, row.instance_id, row.job_id) for row in rows]

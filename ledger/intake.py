@@ -1,0 +1,122 @@
+"""Admission: one transaction holds the instance and its jobs, so nothing is received and then forgotten."""
+
+from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from ledger.database import db_now
+from ledger.history import note
+from ledger.records import Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
+from ledger.states import JobState
+from ledger.tables import instances, jobs, studies
+
+HIGH_MESSAGE_PRIORITY = 1  # (0000,0700), PS3.7 9.3.1.1
+
+
+def admit(connection: Connection, received: ReceivedInstance, complete_after_s: float) -> Admission:
+    """Write what was received and queue what follows from it. The same bytes again change nothing."""
+    _touch_study(connection, received)  # first: its row lock puts admissions of one study in a line
+    known = connection.execute(
+        select(instances.c.id, instances.c.sha256, instances.c.version)
+        .where(instances.c.sop_instance_uid == received.sop_instance_uid)
+        .order_by(instances.c.version)
+    ).all()
+    for row in known:
+        if row.sha256 == received.sha256:
+            note(connection, received.study_instance_uid, "instance_resent", "The same bytes came again.", row.id)
+            return Admission(row.id, AdmissionOutcome.RESENT)
+    version = known[-1].version + 1 if known else 1
+    instance_id = _insert_instance(connection, received, version)
+    _note_receipt(connection, received, instance_id, version)
+    if received.disposition is Disposition.ANALYSE:
+        _queue(connection, received, instance_id, complete_after_s)
+    return Admission(instance_id, AdmissionOutcome.UID_CONFLICT if known else AdmissionOutcome.NEW)
+
+
+def _touch_study(connection: Connection, received: ReceivedInstance) -> None:
+    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    moment = received.received_at.timestamp()
+    statement = insert(studies).values(
+        study_uid=received.study_instance_uid,
+        is_prior=received.disposition is Disposition.PRIOR,
+        first_received_at=moment,
+        last_received_at=moment,
+    )
+    late = statement.excluded.last_received_at
+    newest = (
+        func.max(late, studies.c.last_received_at)
+        if insert is sqlite_insert
+        else func.greatest(late, studies.c.last_received_at)
+    )
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_={"last_received_at": newest})
+    )
+
+
+def _insert_instance(connection: Connection, received: ReceivedInstance, version: int) -> int:
+    row = connection.execute(
+        instances.insert()
+        .values(
+            study_uid=received.study_instance_uid,
+            series_uid=received.series_instance_uid,
+            sop_class_uid=received.sop_class_uid,
+            sop_instance_uid=received.sop_instance_uid,
+            transfer_syntax_uid=received.transfer_syntax_uid,
+            modality=received.modality,
+            sha256=received.sha256,
+            size_bytes=received.size_bytes,
+            path=received.path,
+            disposition=received.disposition,
+            version=version,
+            calling_ae_title=received.calling_ae_title,
+            peer_address=received.peer_address,
+            association_id=received.association_id,
+            message_priority=received.message_priority,
+            received_at=received.received_at.timestamp(),
+        )
+        .returning(instances.c.id)
+    )
+    return int(row.scalar_one())
+
+
+def _note_receipt(connection: Connection, received: ReceivedInstance, instance_id: int, version: int) -> None:
+    origin = f"from {received.calling_ae_title} at {received.peer_address}"
+    reasons = {
+        Disposition.ANALYSE: "queued for analysis",
+        Disposition.PRIOR: "an older study: kept as a prior, not flagged",
+        Disposition.OWN_RESULT: "one of our own results: kept, not analysed",
+        Disposition.NOT_AN_IMAGE: "not an image: kept, not analysed",
+    }
+    text = f"{received.modality or 'An instance'} {origin}; {reasons[received.disposition]}."
+    note(connection, received.study_instance_uid, "instance_received", text, instance_id)
+    if version > 1:
+        text = f"Other bytes came under an existing SOP Instance UID; kept beside the first as version {version}."
+        note(connection, received.study_instance_uid, "uid_conflict", text, instance_id)
+
+
+def _queue(connection: Connection, received: ReceivedInstance, instance_id: int, complete_after_s: float) -> None:
+    fresh = {"state": JobState.QUEUED, "queued_at": db_now(), "attempts": 0, "generation": 0, "reason": ""}
+    study_uid = received.study_instance_uid
+    rank = 0 if received.message_priority == HIGH_MESSAGE_PRIORITY else 1
+    connection.execute(
+        jobs.insert().values(
+            stage=Stage.ANALYSE, study_uid=study_uid, instance_id=instance_id, rank=rank, due_at=db_now(), **fresh
+        )
+    )
+    connection.execute(
+        update(studies).where(studies.c.study_uid == study_uid).values(completed_at=None, is_prior=False)
+    )
+    waiting = and_(
+        jobs.c.study_uid == study_uid,
+        jobs.c.stage == Stage.REPORT,
+        jobs.c.report_kind == ReportKind.FINAL,
+        jobs.c.state == JobState.QUEUED,
+    )
+    # A postponed retry keeps its later time; the quiet period only ever moves the deadline back.
+    due_at = db_now() + complete_after_s
+    if connection.execute(update(jobs).where(waiting).values(due_at=due_at)).rowcount == 0:
+        connection.execute(
+            jobs.insert().values(
+                stage=Stage.REPORT, study_uid=study_uid, report_kind=ReportKind.FINAL, rank=2, due_at=due_at, **fresh
+            )
+        )

@@ -1,0 +1,220 @@
+"""The ledger: one object that every stage holds. Each method is one transaction; after it, the next stage is woken."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, select
+
+from ledger import history, intake, outcomes, views, work
+from ledger.codec import instance_ref
+from ledger.database import migrate, open_engine, transaction
+from ledger.reconcile import Reconciliation, reconcile_store
+from ledger.records import (
+    Admission,
+    DeliveryOutcome,
+    Event,
+    ImageResult,
+    InstanceRef,
+    InstanceResults,
+    Job,
+    ReceivedInstance,
+    ResultObject,
+    Stage,
+    StoredObject,
+    StudyFindings,
+    WorklistEntry,
+)
+from ledger.states import JobEvent
+from ledger.store import Store
+from ledger.tables import installation, instances
+from ledger.views import ObjectDelivery, ParkedJob
+from ledger.wake import Wake
+
+
+class Ledger:
+    """What has happened, durably. Methods raise LedgerUnavailable when the database cannot do its part."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self.store = store
+        self._wake = Wake(store.root / "wake")
+        self.installation_uid = self._installation_uid()
+
+    @classmethod
+    def open(cls, url: str, store: Store) -> "Ledger":
+        """Open, prepare the store's folders and bring the schema up to date."""
+        store.prepare()
+        engine = open_engine(url)
+        migrate(engine)
+        return cls(engine, store)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # --- receive ---
+
+    def admit(self, received: ReceivedInstance, complete_after_s: float) -> Admission:
+        """Write a durable instance and its job. Only after this returns may the sender be answered 0x0000."""
+        with self._write() as connection:
+            admission = intake.admit(connection, received, complete_after_s)
+        self._wake.call(Stage.ANALYSE)
+        return admission
+
+    def find_instance(self, sop_instance_uid: str, sha256: str) -> InstanceRef | None:
+        with self._read() as connection:
+            row = connection.execute(
+                select(instances).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.sha256 == sha256)
+            ).first()
+            return instance_ref(row) if row else None
+
+    # --- jobs ---
+
+    def claim(self, stage: Stage, owner: str, limit: int, lease_s: float, destination: str | None = None) -> list[Job]:
+        """Take up to `limit` due jobs, most urgent first, for `lease_s` seconds. `destination`: DELIVER only."""
+        with self._write() as connection:
+            return work.claim(connection, stage, owner, limit, lease_s, destination)
+
+    def renew(self, job: Job, lease_s: float) -> None:
+        with self._write() as connection:
+            work.renew(connection, job, lease_s)
+
+    def retry(self, job: Job, reason: str, delay_s: float) -> None:
+        """Give a held job back, to be claimed again after `delay_s`."""
+        with self._write() as connection:
+            work.retry(connection, job, reason, delay_s)
+
+    def park(self, job: Job, reason: str, result: ImageResult | None = None) -> None:
+        """Stop trying; `reason` is a sentence a person can act on. For an analysis, `result` says what is known."""
+        with self._write() as connection:
+            work.park(connection, job, reason, result)
+        self._wake.call(Stage.REPORT)
+
+    def release(self, job_id: int) -> bool:
+        """Let a parked job run again. False when there is no such parked job."""
+        with self._write() as connection:
+            stage = work.release(connection, job_id)
+        if stage is not None:
+            self._wake.call(stage)
+        return stage is not None
+
+    def expire_leases(self, max_attempts: int = 3) -> int:
+        """Take back the jobs of workers that stopped renewing."""
+        return self._expire(lambda connection: work.expire(connection, max_attempts))
+
+    def abandon(self, owner_prefix: str, max_attempts: int = 3) -> int:
+        """Take back at once the jobs of an owner that is known to be dead."""
+        return self._expire(lambda connection: work.expire(connection, max_attempts, owner_prefix))
+
+    def _expire(self, expire: Callable[[Connection], dict[Stage, int]]) -> int:
+        with self._write() as connection:
+            count = expire(connection)
+        for stage in count:
+            self._wake.call(stage)
+        if count:
+            self._wake.call(Stage.REPORT)
+        return sum(count.values())
+
+    # --- look, say, deliver ---
+
+    def finish_analysis(self, job: Job, results: Sequence[ImageResult]) -> None:
+        """Store what was said of the image and, if the study became HIGH, queue its provisional report."""
+        with self._write() as connection:
+            outcomes.finish_analysis(connection, job, results)
+        self._wake.call(Stage.REPORT)
+
+    def study_findings(self, job: Job) -> StudyFindings | None:
+        """What a report job may say; None when there is nothing (new) to say."""
+        with self._read() as connection:
+            return outcomes.study_findings(connection, job)
+
+    def finish_report(
+        self,
+        job: Job,
+        findings: StudyFindings | None,
+        objects: Sequence[tuple[ResultObject, str]] = (),
+        destinations: Sequence[str] = (),
+    ) -> None:
+        """End the report job; `objects` are stored already, each with its path below the store."""
+        with self._write() as connection:
+            outcomes.finish_report(connection, job, findings, objects, destinations)
+        if objects:
+            self._wake.call(Stage.DELIVER)
+
+    def undelivered(self, job: Job) -> list[StoredObject]:
+        with self._read() as connection:
+            return outcomes.undelivered(connection, job)
+
+    def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
+        with self._write() as connection:
+            outcomes.record_delivery(connection, job, outcome)
+
+    def finish_delivery(self, job: Job) -> None:
+        with self._write() as connection:
+            work.end(connection, job, JobEvent.FINISHED)
+
+    # --- waiting ---
+
+    def wait(self, stage: Stage, timeout_s: float, destination: str | None = None) -> None:
+        """Return when a commit queued work for `stage`, when its next job falls due, or after `timeout_s`."""
+        self._wake.listen(stage)  # before looking, so that no commit falls between the look and the sleep
+        with self._read() as connection:
+            due_in_s = work.next_due_in_s(connection, stage, destination)
+        self._wake.wait(stage, timeout_s if due_in_s is None else min(timeout_s, due_in_s))
+
+    # --- questions ---
+
+    def worklist(self, since: datetime | None = None, include_hidden: bool = False) -> list[WorklistEntry]:
+        with self._read() as connection:
+            return views.worklist(connection, since, include_hidden)
+
+    def events(self, study_instance_uid: str) -> list[Event]:
+        with self._read() as connection:
+            return history.read(connection, study_instance_uid)
+
+    def study_instances(self, study_instance_uid: str) -> list[InstanceResults]:
+        with self._read() as connection:
+            return outcomes.looked_at(connection, study_instance_uid, routed_only=False)
+
+    def study_objects(self, study_instance_uid: str) -> list[ObjectDelivery]:
+        with self._read() as connection:
+            return views.study_objects(connection, study_instance_uid)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        with self._read() as connection:
+            return views.counts(connection)
+
+    def oldest_job_age_s(self) -> float | None:
+        with self._read() as connection:
+            return views.oldest_job_age_s(connection)
+
+    def parked(self) -> list[ParkedJob]:
+        with self._read() as connection:
+            return views.parked(connection)
+
+    def reconcile(self, max_attempts: int = 3) -> Reconciliation:
+        """Before anything is received: sweep, compare, take back expired leases. One process may do this."""
+        with self._write() as connection:
+            found = reconcile_store(connection, self.store)
+        found.jobs_requeued = self.expire_leases(max_attempts)
+        return found
+
+    # --- inner ---
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine, write=True)
+
+    def _read(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine, write=False)
+
+    def _installation_uid(self) -> str:
+        """This installation's own UID, made at the first start; every identity of a result derives from it."""
+        with self._write() as connection:
+            known = connection.execute(
+                select(installation.c.value).where(installation.c.key == "installation_uid")
+            ).scalar()
+            if known is None:
+                known = f"2.25.{uuid.uuid4().int}"  # PS3.5 B.2
+                connection.execute(installation.insert().values(key="installation_uid", value=known))
+            return str(known)

@@ -1,0 +1,161 @@
+"""The ledger's tables. Times are seconds since 1970 (UTC) by the database's clock, so that leases compare alike."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(column_0_N_label)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                       "fk": "fk_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+)  # fmt: skip
+
+Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only an INTEGER PRIMARY KEY by itself
+Uid = String(64)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("key", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("study_uid", Uid, primary_key=True),
+    Column("is_prior", Boolean, nullable=False),
+    Column("first_received_at", Double, nullable=False),
+    Column("last_received_at", Double, nullable=False),
+    Column("completed_at", Double),  # NULL while images may still come
+    Column("priority", String(16)),  # of the images looked at so far; only rises while the study is open
+    Index(None, "last_received_at"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("series_uid", Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
+    Column("modality", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the data set's bytes as received
+    Column("size_bytes", BigInteger, nullable=False),  # of the stored file
+    Column("path", String(160), nullable=False, unique=True),  # relative to the store
+    Column("disposition", String(16), nullable=False),
+    Column("version", Integer, nullable=False),  # 2 and more: other bytes came under the same SOP Instance UID
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("peer_address", String(64), nullable=False),
+    Column("association_id", String(64), nullable=False),
+    Column("message_priority", Integer, nullable=False),
+    Column("received_at", Double, nullable=False),
+    UniqueConstraint("sop_instance_uid", "sha256"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("stage", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("instance_id", Key, ForeignKey("instances.id")),
+    Column("report_kind", String(16)),
+    Column("report_id", Key, ForeignKey("reports.id")),
+    Column("destination", String(160)),
+    Column("rank", Integer, nullable=False),  # 0 is most urgent
+    Column("queued_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),  # not to be claimed before
+    Column("attempts", Integer, nullable=False),  # counted at the claim, before the work can kill anybody
+    Column("generation", Integer, nullable=False),  # fencing token: moves with every claim
+    Column("lease_owner", String(160)),
+    Column("lease_expires_at", Double),
+    Column("reason", Text, nullable=False),  # of the last failure, a sentence
+    Column("finished_at", Double),
+    Index(None, "stage", "state", "rank", "due_at"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("instance_id", Key, ForeignKey("instances.id"), nullable=False, index=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("priority", String(16)),
+    Column("body", Text, nullable=False),  # records.ImageResult as JSON
+    Column("created_at", Double, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("study_uid", Uid, ForeignKey("studies.study_uid"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("statement", String(64), nullable=False),  # hash of what it says: equal statements are not sent twice
+    Column("created_at", Double, nullable=False),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("report_id", Key, ForeignKey("reports.id"), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False, unique=True),  # an existing UID is never rebuilt
+    Column("series_uid", Uid, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the whole file
+    Column("path", String(160), nullable=False, unique=True),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("object_id", Key, ForeignKey("objects.id"), primary_key=True),
+    Column("destination", String(160), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("status", Integer),  # of the last C-STORE-RSP
+    Column("reason", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("changed_at", Double, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("study_uid", Uid, nullable=False, index=True),
+    Column("instance_id", Key),
+    Column("job_id", Key),
+    Column("at", Double, nullable=False),
+    Column("name", String(48), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+# At most one final report of a study may wait at a time; PostgreSQL and SQLite both know partial indexes.
+_WAITING_FINAL = text("stage = 'report' AND report_kind = 'final' AND state = 'queued'")
+Index(
+    "uq_jobs_waiting_final",
+    jobs.c.study_uid,
+    unique=True,
+    sqlite_where=_WAITING_FINAL,
+    postgresql_where=_WAITING_FINAL,
+)

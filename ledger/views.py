@@ -1,0 +1,249 @@
+"""Questions to the ledger: the triage list, what happened to a study, counts for health and metrics."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from ledger.codec import load_result, moment, moment_or_none
+from ledger.database import db_now
+from ledger.records import (
+    DeliveryState,
+    Disposition,
+    ImageResult,
+    ResultStatus,
+    Stage,
+    TriagePriority,
+    WorklistEntry,
+)
+from ledger.states import JobState
+from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
+from ledger.work import UNFINISHED
+
+
+@dataclass(frozen=True)
+class ParkedJob:
+    job_id: int
+    stage: Stage
+    study_instance_uid: str
+    destination: str | None
+    reason: str
+    parked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ObjectDelivery:
+    """One result object and what became of it at one destination; destination None when there is none."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str
+    report_kind: str
+    priority: TriagePriority
+    made_at: datetime
+    destination: str | None
+    state: DeliveryState | None
+    status: int | None
+    reason: str
+    tries: int
+    changed_at: datetime | None
+
+
+def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:
+    """Studies, most urgent first, then longest waiting. Hidden: those that no model is meant for."""
+    query = select(studies)
+    if since is not None:
+        query = query.where(studies.c.last_received_at >= since.timestamp())
+    rows = connection.execute(query).all()
+    uids = [row.study_uid for row in rows]
+    parts = _StudyParts(connection, uids)
+    entries = [parts.entry(row) for row in rows]
+    if not include_hidden:
+        entries = [entry for entry in entries if entry.priority or entry.pending or entry.is_prior]
+    return sorted(entries, key=_urgency)
+
+
+def _urgency(entry: WorklistEntry) -> tuple[int, datetime]:
+    rank = entry.priority.rank if entry.priority else len(TriagePriority)
+    return rank + (10 if entry.is_prior else 0), entry.first_received_at
+
+
+class _StudyParts:
+    """Everything about some studies, read with one query a table."""
+
+    def __init__(self, connection: Connection, uids: list[str]) -> None:
+        self._instances = _grouped(
+            connection.execute(
+                select(instances.c.study_uid, instances.c.modality, instances.c.disposition)
+                .where(instances.c.study_uid.in_(uids))
+                .order_by(instances.c.id)
+            )
+        )
+        self._results = _grouped(
+            connection.execute(
+                select(results.c.study_uid, results.c.body).where(results.c.study_uid.in_(uids)).order_by(results.c.id)
+            )
+        )
+        self._pending = _grouped(
+            connection.execute(
+                select(jobs.c.study_uid).where(
+                    jobs.c.study_uid.in_(uids), jobs.c.stage == Stage.ANALYSE, jobs.c.state.in_(UNFINISHED)
+                )
+            )
+        )
+        self._deliveries = _grouped(
+            connection.execute(
+                select(
+                    reports.c.study_uid,
+                    reports.c.id.label("report_id"),
+                    reports.c.priority,
+                    deliveries.c.destination,
+                    deliveries.c.state,
+                    deliveries.c.changed_at,
+                )
+                .join(objects, objects.c.report_id == reports.c.id)
+                .outerjoin(deliveries, deliveries.c.object_id == objects.c.id)
+                .where(reports.c.study_uid.in_(uids))
+                .order_by(reports.c.id)
+            )
+        )
+
+    def entry(self, study: Row[Any]) -> WorklistEntry:
+        own = self._instances.get(study.study_uid, [])
+        said = [load_result(row.body) for row in self._results.get(study.study_uid, [])]
+        worst = _worst(said)
+        newest, report_priority = self._newest_report(study.study_uid)
+        return WorklistEntry(
+            study_instance_uid=study.study_uid,
+            priority=TriagePriority(study.priority) if study.priority else None,
+            is_prior=study.is_prior,
+            is_complete=study.completed_at is not None,
+            modality="/".join(dict.fromkeys(row.modality for row in own if row.disposition != Disposition.OWN_RESULT)),
+            instances=len(own),
+            pending=len(self._pending.get(study.study_uid, [])),
+            findings=worst.findings if worst else (),
+            critical_flags=tuple(dict.fromkeys(flag for result in said for flag in result.critical_flags)),
+            recommendations=worst.recommendations if worst else (),
+            not_assessed_reason=next((r.reason for r in said if _unjudged(r)), ""),
+            first_received_at=moment(study.first_received_at),
+            last_received_at=moment(study.last_received_at),
+            delivered_at=_all_delivered_at(newest),
+            deliveries=_by_destination(newest),
+            report_priority=report_priority,
+        )
+
+    def _newest_report(self, study_uid: str) -> tuple[list[Row[Any]], TriagePriority | None]:
+        rows = self._deliveries.get(study_uid, [])
+        if not rows:
+            return [], None
+        newest = [row for row in rows if row.report_id == rows[-1].report_id]
+        return [row for row in newest if row.destination], TriagePriority(newest[0].priority)
+
+
+def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
+    groups: dict[str, list[Row[Any]]] = {}
+    for row in rows:
+        groups.setdefault(row.study_uid, []).append(row)
+    return groups
+
+
+def _unjudged(result: ImageResult) -> bool:
+    return result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)
+
+
+def _worst(said: list[ImageResult]) -> ImageResult | None:
+    """The most urgent image that a model judged; the first of equals by its highest probability."""
+    judged = [result for result in said if result.status is ResultStatus.ANALYSED and result.priority is not None]
+    return min(
+        judged,
+        key=lambda result: (
+            result.priority.rank if result.priority else 9,
+            -max((finding.probability for finding in result.findings), default=0.0),
+        ),
+        default=None,
+    )
+
+
+def _all_delivered_at(rows: list[Row[Any]]) -> datetime | None:
+    if not rows or any(row.state != DeliveryState.DELIVERED for row in rows):
+        return None
+    return moment(max(row.changed_at for row in rows))
+
+
+def _by_destination(rows: list[Row[Any]]) -> tuple[tuple[str, str], ...]:
+    order = [DeliveryState.REFUSED, DeliveryState.WAITING, DeliveryState.DELIVERED]
+    found: dict[str, DeliveryState] = {}
+    for row in rows:
+        state = DeliveryState(row.state)
+        found[row.destination] = min(found.get(row.destination, state), state, key=order.index)
+    return tuple((destination, str(state)) for destination, state in found.items())
+
+
+def study_objects(connection: Connection, study_uid: str) -> list[ObjectDelivery]:
+    """Every result object of a study with its deliveries, in the order they were made."""
+    rows = connection.execute(
+        select(objects, reports.c.kind.label("report_kind"), reports.c.priority, reports.c.created_at, deliveries)
+        .join(reports, reports.c.id == objects.c.report_id)
+        .outerjoin(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(reports.c.study_uid == study_uid)
+        .order_by(objects.c.id, deliveries.c.destination)
+    )
+    return [
+        ObjectDelivery(
+            kind=row.kind,
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            path=row.path,
+            report_kind=row.report_kind,
+            priority=TriagePriority(row.priority),
+            made_at=moment(row.created_at),
+            destination=row.destination,
+            state=DeliveryState(row.state) if row.state else None,
+            status=row.status,
+            reason=row.reason or "",
+            tries=row.tries or 0,
+            changed_at=moment_or_none(row.changed_at),
+        )
+        for row in rows
+    ]
+
+
+def counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """Totals by kind, for metrics: instances by disposition, jobs by stage:state, results by status, deliveries."""
+    pairs = {
+        "instances": (instances.c.disposition,),
+        "jobs": (jobs.c.stage, jobs.c.state),
+        "results": (results.c.status,),
+        "studies": (studies.c.priority,),
+        "deliveries": (deliveries.c.destination, deliveries.c.state),
+    }
+    return {
+        name: {
+            ":".join(str(part or "none") for part in row[:-1]): row[-1]
+            for row in connection.execute(select(*columns, func.count()).group_by(*columns))
+        }
+        for name, columns in pairs.items()
+    }
+
+
+def oldest_job_age_s(connection: Connection) -> float | None:
+    """Seconds for which the oldest due analysis or report has waited or run; None when there is none.
+
+    Deliveries are left out: a PACS that is down is its own alarm, not ours.
+    """
+    due = select(func.min(jobs.c.due_at)).where(
+        jobs.c.state.in_(UNFINISHED), jobs.c.stage != Stage.DELIVER, jobs.c.due_at <= db_now()
+    )
+    age = connection.execute(select(db_now() - due.scalar_subquery())).scalar()
+    return None if age is None else max(0.0, float(age))
+
+
+def parked(connection: Connection) -> list[ParkedJob]:
+    rows = connection.execute(select(jobs).where(jobs.c.state == JobState.PARKED).order_by(jobs.c.id))
+    return [
+        ParkedJob(row.id, Stage(row.stage), row.study_uid, row.destination, row.reason, moment_or_none(row.finished_at))
+        for row in rows
+    ]

@@ -1,0 +1,218 @@
+"""Jobs: claim under a lease, renew, retry, park, release. Only the holder of the newest generation may end a job."""
+
+from sqlalchemy import Connection, and_, exists, func, or_, select, update
+from sqlalchemy.sql import ColumnElement
+
+from ledger.codec import dump_result, instance_ref, job_record
+from ledger.database import db_now
+from ledger.errors import LeaseLost
+from ledger.history import note
+from ledger.records import ImageResult, Job, ReportKind, ResultStatus, Stage, TriagePriority
+from ledger.states import JobEvent, JobState, next_state
+from ledger.tables import instances, jobs, results, studies
+
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+
+
+def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]:
+    """The jobs that may be claimed once they are due."""
+    wanted = [jobs.c.stage == stage, jobs.c.state == JobState.QUEUED]
+    if destination is not None:
+        wanted.append(jobs.c.destination == destination)
+    if stage is Stage.REPORT:
+        wanted.append(or_(jobs.c.report_kind != ReportKind.FINAL, ~_analysis_pending()))
+    return wanted
+
+
+def claim(
+    connection: Connection, stage: Stage, owner: str, limit: int, lease_s: float, destination: str | None
+) -> list[Job]:
+    """Take up to `limit` due jobs, most urgent first. Two claimers never get the same job."""
+    wanted = (
+        select(jobs.c.id)
+        .where(*_waiting(stage, destination), jobs.c.due_at <= db_now())
+        .order_by(jobs.c.rank, jobs.c.due_at, jobs.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+    )
+    ids = list(connection.execute(wanted).scalars())
+    if not ids:
+        return []
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id.in_(ids))
+        .values(
+            state=next_state(JobState.QUEUED, JobEvent.CLAIMED),
+            attempts=jobs.c.attempts + 1,
+            generation=jobs.c.generation + 1,
+            lease_owner=owner,
+            lease_expires_at=db_now() + lease_s,
+        )
+    )
+    return _read_claimed(connection, ids)
+
+
+def next_due_in_s(connection: Connection, stage: Stage, destination: str | None) -> float | None:
+    """Seconds until the next waiting job is due; 0 when one is; None when none waits."""
+    due = select(func.min(jobs.c.due_at)).where(*_waiting(stage, destination))
+    value = connection.execute(select(due.scalar_subquery() - db_now())).scalar()
+    return None if value is None else max(0.0, float(value))
+
+
+def _analysis_pending() -> ColumnElement[bool]:
+    """A study is not reported for good while an image of it still waits to be looked at."""
+    other = jobs.alias("analysis")
+    return exists().where(
+        other.c.study_uid == jobs.c.study_uid, other.c.stage == Stage.ANALYSE, other.c.state.in_(UNFINISHED)
+    )
+
+
+def _read_claimed(connection: Connection, ids: list[int]) -> list[Job]:
+    rows = connection.execute(
+        select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.rank, jobs.c.due_at, jobs.c.id)
+    ).all()
+    wanted = [row.instance_id for row in rows if row.instance_id is not None]
+    found = {
+        row.id: instance_ref(row) for row in connection.execute(select(instances).where(instances.c.id.in_(wanted)))
+    }
+    return [job_record(row, found.get(row.instance_id)) for row in rows]
+
+
+def _held(job: Job) -> ColumnElement[bool]:
+    return and_(jobs.c.id == job.job_id, jobs.c.generation == job.generation, jobs.c.state == JobState.RUNNING)
+
+
+def renew(connection: Connection, job: Job, lease_s: float) -> None:
+    """Hold the job longer. Raises LeaseLost when somebody else holds it."""
+    done = connection.execute(update(jobs).where(_held(job)).values(lease_expires_at=db_now() + lease_s))
+    if done.rowcount != 1:
+        raise LeaseLost(f"job {job.job_id} is no longer ours")
+
+
+def end(connection: Connection, job: Job, event: JobEvent, reason: str = "", delay_s: float = 0.0) -> None:
+    """Move a held job on by `event`. Raises LeaseLost, and the transaction with it, when it is not held."""
+    state = next_state(JobState.RUNNING, event)
+    values: dict[str, object] = {"state": state, "reason": reason, "lease_owner": None, "lease_expires_at": None}
+    values |= {"due_at": db_now() + delay_s} if state is JobState.QUEUED else {"finished_at": db_now()}
+    if connection.execute(update(jobs).where(_held(job)).values(**values)).rowcount != 1:
+        raise LeaseLost(f"job {job.job_id} is no longer ours")
+
+
+def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None:
+    if job.report_kind is ReportKind.FINAL and _superseded(connection, job):
+        end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
+        return
+    end(connection, job, JobEvent.FAILED_RETRYABLE, reason, delay_s)
+    text = f"{job.stage.capitalize()} will be tried again in {delay_s:.0f} s: {reason}"
+    note(connection, job.study_instance_uid, f"{job.stage}_retry", text, _instance_id(job), job.job_id)
+
+
+def _superseded(connection: Connection, job: Job) -> bool:
+    """Only one final report of a study may wait: when a newer one does, this one has nothing left to say."""
+    return bool(
+        connection.execute(
+            select(
+                exists().where(
+                    jobs.c.study_uid == job.study_instance_uid,
+                    jobs.c.stage == Stage.REPORT,
+                    jobs.c.report_kind == ReportKind.FINAL,
+                    jobs.c.state == JobState.QUEUED,
+                )
+            )
+        ).scalar()
+    )
+
+
+def park(connection: Connection, job: Job, reason: str, result: ImageResult | None) -> None:
+    """Stop trying. A parked analysis still says that the image was not judged."""
+    end(connection, job, JobEvent.FAILED_PERMANENT, reason)
+    _after_parking(connection, job, reason, result)
+
+
+def _after_parking(connection: Connection, job: Job, reason: str, result: ImageResult | None) -> None:
+    note(connection, job.study_instance_uid, f"{job.stage}_parked", reason, _instance_id(job), job.job_id)
+    if job.stage is Stage.ANALYSE and job.instance is not None:
+        failed = result or ImageResult(
+            status=ResultStatus.FAILED, reason=reason, reason_code="parked", priority=TriagePriority.NOT_ASSESSED
+        )
+        record_results(connection, job, (failed,))
+
+
+def record_results(connection: Connection, job: Job, found: tuple[ImageResult, ...]) -> TriagePriority | None:
+    """Store what was said of one instance, in place of an earlier try, and raise the study's priority.
+
+    Returns the study's priority: that of its most urgent image.
+    """
+    assert job.instance is not None
+    study_uid = job.study_instance_uid
+    before = connection.execute(
+        select(studies.c.priority).where(studies.c.study_uid == study_uid).with_for_update()
+    ).scalar_one()
+    connection.execute(results.delete().where(results.c.instance_id == job.instance.instance_id))
+    for result in found:
+        connection.execute(
+            results.insert().values(
+                instance_id=job.instance.instance_id,
+                study_uid=study_uid,
+                status=result.status,
+                priority=result.priority,
+                body=dump_result(result),
+                created_at=db_now(),
+            )
+        )
+    candidates = [TriagePriority(before)] if before else []
+    candidates += [result.priority for result in found if result.priority is not None]
+    after = min(candidates, key=lambda priority: priority.rank, default=None)
+    if after is not None and after != before:
+        connection.execute(update(studies).where(studies.c.study_uid == study_uid).values(priority=after))
+    return after
+
+
+def release(connection: Connection, job_id: int) -> Stage | None:
+    """A person lets a parked job run again, with fresh attempts. Returns its stage, None when it is not parked."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.PARKED)).first()
+    if row is None:
+        return None
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.state == JobState.PARKED)
+        .values(
+            state=next_state(JobState.PARKED, JobEvent.RELEASED),
+            attempts=0,
+            due_at=db_now(),
+            reason="",
+            finished_at=None,
+        )
+    )
+    note(connection, row.study_uid, "job_released", f"A person released the parked {row.stage} job.", None, job_id)
+    return Stage(row.stage)
+
+
+def expire(connection: Connection, max_attempts: int, owner_prefix: str | None = None) -> dict[Stage, int]:
+    """Take back jobs whose lease ran out, or whose owner is known to be dead. Returns how many, by stage.
+
+    A job that has used up its attempts is parked instead: it is likely what killed its workers. Deliveries are
+    never parked for this, because a destination cannot kill us.
+    """
+    gone = jobs.c.lease_expires_at < db_now() if owner_prefix is None else jobs.c.lease_owner.startswith(owner_prefix)
+    ids = connection.execute(
+        select(jobs.c.id).where(jobs.c.state == JobState.RUNNING, gone).with_for_update(skip_locked=True)
+    ).scalars()
+    count: dict[Stage, int] = {}
+    for job in _read_claimed(connection, list(ids)):
+        if job.attempt >= max_attempts and job.stage is not Stage.DELIVER:
+            reason = f"Stopped after {job.attempt} attempts: the worker died each time it took this {job.stage} job."
+            end(connection, job, JobEvent.ATTEMPTS_EXHAUSTED, reason)
+            _after_parking(connection, job, reason, None)
+        elif job.report_kind is ReportKind.FINAL and _superseded(connection, job):
+            end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
+        else:
+            end(connection, job, JobEvent.LEASE_EXPIRED, "The worker that held this job died.")
+            text = f"The worker of the {job.stage} job died; the job is queued again."
+            note(connection, job.study_instance_uid, "lease_expired", text, _instance_id(job), job.job_id)
+        count[job.stage] = count.get(job.stage, 0) + 1
+    return count
+
+
+def _instance_id(job: Job) -> int | None:
+    return job.instance.instance_id if job.instance else None
