@@ -1,0 +1,69 @@
+"""Coded concepts the objects use, and the private scheme for the few the standard lacks."""
+
+from highdicom.sr import CodedConcept
+
+from ledger.records import Code
+from sr_writer.identity import uid_from
+
+PRIVATE_SCHEME = "99OPENTRIAGE"
+PRIVATE_SCHEME_UID = uid_from("coding scheme", PRIVATE_SCHEME)
+
+
+def _dcm(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value, "DCM", meaning)
+
+
+def _sct(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value, "SCT", meaning)
+
+
+def _private(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value, PRIVATE_SCHEME, meaning)
+
+
+PRIORITY = _sct("260870009", "Priority")
+HIGH_PRIORITY = _sct("394849002", "High priority")
+ROUTINE_PRIORITY = _sct("394848005", "Normal priority")  # SNOMED's own meaning: the one place this word may stand
+
+PRESENT = _sct("52101004", "Present")
+ABSENT = _sct("272519000", "Absent")
+UNDETERMINED = _sct("373068000", "Undetermined")
+
+PROBABILITY = _dcm("122157", "Probability")
+PROBABILITY_SD = _private("PROB_SD", "Probability SD (MC dropout)")
+PERCENT = CodedConcept("%", "UCUM", "%")
+
+ACTIONABLE = _private("ACTIONABLE", "Actionable finding classification")
+ACR_CATEGORY_1 = CodedConcept("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
+ACR_CATEGORY_2 = CodedConcept("RID49481", "RADLEX", "ACR Category 2 Actionable Finding")
+ACR_CATEGORY_3 = CodedConcept("RID49482", "RADLEX", "ACR Category 3 Actionable Finding")
+CRITICAL_FLAG = _private("CRITICAL_FLAG", "Critical flag")
+
+QUALITATIVE_EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
+ORIGINAL_SOURCE = _dcm("111040", "Original Source")
+IMAGE_REGION = _dcm("111030", "Image Region")
+COMMENT = _dcm("121106", "Comment")
+FINDING = _dcm("121071", "Finding")
+FINDINGS = _dcm("121070", "Findings")
+IMPRESSION = _dcm("121073", "Impression")
+IMPRESSIONS = _dcm("121072", "Impressions")
+RECOMMENDATION = _dcm("121075", "Recommendation")
+RECOMMENDATIONS = _dcm("121074", "Recommendations")
+PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
+IMAGING_PROCEDURE = _sct("363679005", "Imaging procedure")
+DIAGNOSTIC_REPORT = CodedConcept("18748-4", "LN", "Diagnostic Imaging Report")
+ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")
+DEVICE = _dcm("121007", "Device")
+PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")
+SOURCE_IMAGE = _dcm("121322", "Source image for image processing operation")
+ENGLISH = CodedConcept("en-US", "RFC5646", "English (United States)")
+
+
+def concept(code: Code) -> CodedConcept:
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def flag_concept(flag: str) -> CodedConcept:
+    """RESPIRATORY_EMERGENCY -> a private code of at most 16 characters (SH) with the flag in its meaning."""
+    initials = "".join(word[:7] for word in flag.split("_"))[:16]
+    return _private(initials, flag.replace("_", " ").capitalize())

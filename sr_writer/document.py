@@ -1,0 +1,89 @@
+"""What both structured reports share: language, observer, evidence, flags, predecessors."""
+
+from collections.abc import Sequence
+
+from highdicom.sr import (
+    CodeContentItem,
+    ContentSequence,
+    DeviceObserverIdentifyingAttributes,
+    LanguageOfContentItemAndDescendants,
+    ObservationContext,
+    ObserverContext,
+    RelationshipTypeValues,
+)
+from pydicom.dataset import Dataset
+
+from ledger.records import ReportKind, SentReference
+from sr_writer import codes
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, instance_references, private_scheme
+from sr_writer.identity import device_uid
+from sr_writer.reading import not_judged, reads
+from sr_writer.words import series_description
+
+
+def language() -> LanguageOfContentItemAndDescendants:
+    """TID 1204."""
+    return LanguageOfContentItemAndDescendants(codes.ENGLISH)
+
+
+def observation_context(report: Report) -> ObservationContext:
+    """TID 1001 with a device observer (TID 1004): stable per installation and software version."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=device_uid(report.installation_uid),
+        name=report.settings.model_name,
+        manufacturer_name=report.settings.manufacturer,
+        model_name=report.settings.model_name,
+        serial_number=report.settings.device_serial_number,
+    )
+    return ObservationContext(
+        observer_device_context=ObserverContext(observer_type=codes.DEVICE, observer_identifying_attributes=device)
+    )
+
+
+def procedure_reported() -> CodeContentItem:
+    return CodeContentItem(codes.PROCEDURE_REPORTED, codes.IMAGING_PROCEDURE, RelationshipTypeValues.HAS_CONCEPT_MOD)
+
+
+def header_items(report: Report) -> ContentSequence:
+    """Language, observer and procedure, in the order both templates want."""
+    items = ContentSequence()
+    items.extend(language())
+    items.extend(observation_context(report))
+    items.append(procedure_reported())
+    return items
+
+
+def is_partial(report: Report) -> bool:
+    """More may follow, or some image could not be judged: Completion Flag PARTIAL."""
+    return report.findings.kind is ReportKind.PROVISIONAL or bool(not_judged(reads(report.findings)))
+
+
+def dress_document(ds: Dataset, report: Report, kind: str, what: str, predecessors: Sequence[SentReference]) -> None:
+    """Shared headers, then the SR Document General module (PS3.3 C.17.2). Never VERIFIED: that takes a person."""
+    dress(ds, report, series_description(report.findings.priority, what))
+    ds.SeriesNumber = SERIES_NUMBERS[kind]
+    ds.PreliminaryFlag = "PRELIMINARY"
+    ds.VerificationFlag = "UNVERIFIED"
+    ds.CompletionFlag = "PARTIAL" if is_partial(report) else "COMPLETE"
+    ds.CodingSchemeIdentificationSequence = [private_scheme()]
+    seen = [
+        (item.instance.series_instance_uid, item.instance.sop_class_uid, item.instance.sop_instance_uid)
+        for item in report.findings.looked_at
+    ]
+    study = report.findings.study_instance_uid
+    ds.CurrentRequestedProcedureEvidenceSequence = [instance_references(study, sorted(seen))]
+    if report.header.request is not None:
+        ds.ReferencedRequestSequence = [report.header.request]
+    if predecessors:
+        before = [(item.series_instance_uid, item.sop_class_uid, item.sop_instance_uid) for item in predecessors]
+        ds.PredecessorDocumentsSequence = [instance_references(study, before)]
+
+
+def separate(item: Dataset) -> None:
+    """Post-edits over the whole tree (result_objects 7.8): labelled lines, and image references named as sources."""
+    if item.get("ValueType") == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+    if item.get("RelationshipType") == "SELECTED FROM" and item.get("ValueType") == "IMAGE":
+        item.ConceptNameCodeSequence = [codes.ORIGINAL_SOURCE]
+    for child in item.get("ContentSequence", []):
+        separate(child)

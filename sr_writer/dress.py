@@ -1,0 +1,141 @@
+"""What all result objects share: whose they are, who made them, when, and their bytes.
+
+highdicom is given a clean stand-in for the source, because it refuses or logs dirty patient data; the source's own
+values are put in afterwards, and every time it stamps from the clock is replaced by the report's.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from config.settings import ReportSettings
+from ledger.records import InstanceRef, ResultObject, StudyFindings
+from sr_writer import codes
+from sr_writer.identity import Identity, software_version, uid_from
+from sr_writer.source import SourceHeader
+
+IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
+IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
+SERIES_NUMBERS = {"measurement_sr": 9901, "secondary_capture": 9902, "text_sr": 9907}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report on its way into objects: findings, the worst image's header, and the names it goes by."""
+
+    findings: StudyFindings
+    header: SourceHeader
+    settings: ReportSettings
+    identity: Identity
+    installation_uid: str
+    critical_flags: bool  # whether DICOM objects may carry them
+
+    @property
+    def at(self) -> datetime:
+        return self.header.local(self.findings.reported_at)
+
+
+def stand_in(instance: InstanceRef, rows: int = 1, columns: int = 1) -> Dataset:
+    """A clean data set that highdicom accepts as evidence for `instance`."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = instance.study_instance_uid, instance.series_instance_uid
+    ds.PatientID = ds.PatientName = ds.PatientBirthDate = ds.PatientSex = ""
+    ds.AccessionNumber = ds.StudyID = ds.ReferringPhysicianName = ""
+    ds.StudyDate = ds.StudyTime = None
+    ds.Rows, ds.Columns = rows, columns
+    return ds
+
+
+def dress(ds: Dataset, report: Report, description: str) -> None:
+    """Put the shared headers on: result_objects 7.6."""
+    for element in report.header.patient_and_study:
+        ds[element.tag] = element
+    _stamp(ds, report.at)
+    _equipment(ds, report.settings)
+    ds.SeriesDescription = description
+    ds.ContentQualification = "RESEARCH"
+    ds.ContributingEquipmentSequence = [_contribution(report)]
+
+
+def _stamp(ds: Dataset, at: datetime) -> None:
+    date, time = f"{at:%Y%m%d}", f"{at:%H%M%S.%f}"
+    for keyword in ("InstanceCreationDate", "ContentDate", "SeriesDate"):
+        setattr(ds, keyword, date)
+    for keyword in ("InstanceCreationTime", "ContentTime", "SeriesTime"):
+        setattr(ds, keyword, time)
+
+
+def _equipment(ds: Dataset, settings: ReportSettings) -> None:
+    ds.Manufacturer = settings.manufacturer
+    ds.ManufacturerModelName = settings.model_name
+    ds.DeviceSerialNumber = settings.device_serial_number
+    ds.SoftwareVersions = software_version()
+
+
+def _contribution(report: Report) -> Dataset:
+    item = Dataset()
+    _equipment(item, report.settings)
+    item.PurposeOfReferenceCodeSequence = [codes.PROCESSING_EQUIPMENT]
+    item.ContributionDateTime = f"{report.at:%Y%m%d%H%M%S.%f}"
+    item.ContributionDescription = "AI triage, research use only"
+    return item
+
+
+def private_scheme() -> Dataset:
+    """The item that declares our private codes (PS3.3 C.12.1)."""
+    item = Dataset()
+    item.CodingSchemeDesignator = codes.PRIVATE_SCHEME
+    item.CodingSchemeUID = codes.PRIVATE_SCHEME_UID
+    item.CodingSchemeName = "OpenTriage private codes"
+    item.CodingSchemeResponsibleOrganization = "OpenTriage"
+    return item
+
+
+def instance_references(study_instance_uid: str, instances: Sequence[tuple[str, str, str]]) -> Dataset:
+    """One item of a Hierarchical SOP Instance Reference. instances: (series UID, SOP class UID, SOP instance UID)."""
+    study = Dataset()
+    study.StudyInstanceUID = study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for series_uid in dict.fromkeys(series for series, _, _ in instances):
+        series = Dataset()
+        series.SeriesInstanceUID = series_uid
+        series.ReferencedSOPSequence = [
+            _reference(sop_class, sop) for owner, sop_class, sop in instances if owner == series_uid
+        ]
+        study.ReferencedSeriesSequence.append(series)
+    return study
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def finished(ds: Dataset, kind: str) -> ResultObject:
+    """The object as the Part 10 bytes that are kept and sent."""
+    plain = Dataset(ds)
+    plain.file_meta = FileMetaDataset()
+    plain.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    plain.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    plain.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    plain.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    plain.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    buffer = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        plain.save_as(buffer, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return ResultObject(
+        kind=kind,
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        content=buffer.getvalue(),
+    )

@@ -1,0 +1,224 @@
+"""SR #1: the report a machine reads. TID 1500 in Comprehensive SR (result_objects 7.1 and 7.8).
+
+There is a heat map but no box, so each measurement group outlines the whole image: valid, and viewers draw a frame
+instead of going blank. highdicom cannot build all of the layout; what it lacks is added to its tree afterwards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodeContentItem,
+    ComprehensiveSR,
+    ContainerContentItem,
+    ContentSequence,
+    CoordinatesForMeasurement,
+    ImageRegion,
+    Measurement,
+    MeasurementReport,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    RelationshipTypeValues,
+    SourceImageForMeasurement,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from highdicom.sr.coding import CodedConcept
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ledger.records import Finding, ImageResult, ResultObject, TriagePriority
+from sr_writer import codes
+from sr_writer.document import dress_document, language, observation_context, separate
+from sr_writer.dress import SERIES_NUMBERS, Report, finished, stand_in
+from sr_writer.errors import NothingToSay
+from sr_writer.identity import tracking_uid
+from sr_writer.reading import Read, analysed, not_judged, ranked, reads
+from sr_writer.words import DISCLAIMER, name_of, plus_minus, spoken, standing
+
+KIND = "measurement_sr"
+_CONTAINS = RelationshipTypeValues.CONTAINS
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One finding with the result it belongs to, as one measurement group says it."""
+
+    read: Read
+    finding: Finding
+    number: int
+
+    @property
+    def title(self) -> str:
+        return f"AI-{self.number} {name_of(self.finding)}"
+
+    @property
+    def comment(self) -> str:
+        return f"AI (research): {name_of(self.finding)} {plus_minus(self.finding)}"
+
+
+def measurement_report(report: Report) -> ResultObject:
+    """Build it. Raises NothingToSay when no image was analysed."""
+    found = reads(report.findings)
+    statements = _statements(analysed(found))
+    content = MeasurementReport(
+        observation_context=observation_context(report),
+        procedure_reported=codes.IMAGING_PROCEDURE,
+        imaging_measurements=[_group(statement, report) for statement in statements],
+        language_of_content_item_and_descendants=language(),
+    )
+    root = content[0]
+    _finish_groups(root, statements)
+    root.ContentSequence.append(_evaluations(report, found))
+    separate(root)
+    ds = ComprehensiveSR(
+        evidence=[stand_in(item.instance) for item in report.findings.looked_at],
+        content=root,
+        series_instance_uid=report.identity.series(KIND),
+        series_number=SERIES_NUMBERS[KIND],
+        sop_instance_uid=report.identity.instance(KIND),
+        instance_number=1,
+        manufacturer=report.settings.manufacturer,
+    )
+    before = [item for item in report.findings.predecessors if item.kind == KIND]
+    dress_document(ds, report, KIND, "measurements", before)
+    return finished(ds, KIND)
+
+
+def _statements(found: Sequence[Read]) -> list[Statement]:
+    """A group for each finding that is present or in doubt; if there is none, for the first finding of the worst image."""
+    every = [(read, finding) for read in found for finding in sorted(spoken(read.result), key=ranked)]
+    if not every:
+        raise NothingToSay("no analysed image has a finding to measure")
+    flagged = [(read, finding) for read, finding in every if finding.present or finding.in_doubt]
+    return [Statement(read, finding, i) for i, (read, finding) in enumerate(flagged or every[:1], start=1)]
+
+
+def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """TID 1410."""
+    instance, finding = said.read.instance, said.finding
+    model = said.read.result.model
+    uid = tracking_uid(report.installation_uid, instance.sop_instance_uid, model.name if model else "", finding.label)
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid=uid, identifier=said.title),
+        referenced_region=ImageRegion(
+            graphic_type="POLYLINE",
+            graphic_data=outline(said.read.result, report),
+            source_image=SourceImageForRegion(instance.sop_class_uid, instance.sop_instance_uid),
+        ),
+        finding_type=codes.concept(finding.code),
+        algorithm_id=_algorithm(said.read.result, finding),
+        measurements=[
+            Measurement(name=codes.PROBABILITY, value=_percent(finding.probability), unit=codes.PERCENT),
+            Measurement(name=codes.PROBABILITY_SD, value=_percent(finding.probability_sd), unit=codes.PERCENT),
+        ],
+    )
+
+
+def outline(result: ImageResult, report: Report) -> NDArray[np.float64]:
+    """The whole image as a closed polyline: (5, 2) of (column, row) in pixels, PS3.3 C.18.6.1.1 coordinates."""
+    right = float(max((result.source_columns or report.header.columns) - 1, 1))
+    bottom = float(max((result.source_rows or report.header.rows) - 1, 1))
+    return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
+
+
+def _percent(probability: float) -> float:
+    return round(probability * 100.0, 2)
+
+
+def _algorithm(result: ImageResult, finding: Finding) -> AlgorithmIdentification:
+    """TID 4019: which model, exactly, and how its score became a probability."""
+    model = result.model
+    if model is None:
+        raise NothingToSay("an analysed result names no model")
+    return AlgorithmIdentification(
+        name=model.name,
+        version=model.version,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        parameters=[
+            f"package-sha256={model.digest}",
+            f"mc_dropout_passes={model.passes}",
+            f"operating_point={finding.operating_point:g}",
+            f"high_operating_point={finding.high_operating_point:g}",
+            f"uncalibrated_score={finding.score:.4f}",
+            "calibration=each pass calibrated as the package's manifest says, then averaged",
+        ],
+    )
+
+
+def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
+    """Per group: its label for viewers, and the coordinates under its first number that OHIF needs to hydrate it."""
+    groups = [g for item in root.ContentSequence if item.get("ValueType") == "CONTAINER" for g in item.ContentSequence]
+    for group, said in zip(groups, statements, strict=True):
+        instance = said.read.instance
+        region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
+        number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
+        points = np.asarray(region.GraphicData, dtype=np.float64).reshape(-1, 2)
+        source = SourceImageForMeasurement(instance.sop_class_uid, instance.sop_instance_uid)
+        coordinates = CoordinatesForMeasurement("POLYLINE", points, source)
+        coordinates.ContentSequence[0].RelationshipType = "SELECTED FROM"  # highdicom writes INFERRED FROM
+        number.ContentSequence = ContentSequence([coordinates])
+        group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
+
+
+def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
+    """Qualitative Evaluations: priority, every scored label, remarks, impression."""
+    priority = report.findings.priority
+    container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
+    high = priority is TriagePriority.HIGH
+    items = [CodeContentItem(codes.PRIORITY, codes.HIGH_PRIORITY if high else codes.ROUTINE_PRIORITY, _CONTAINS)]
+    flags = _flags(report, found)
+    items.append(CodeContentItem(codes.ACTIONABLE, actionable(priority, bool(flags)), _CONTAINS))
+    items += [CodeContentItem(codes.CRITICAL_FLAG, codes.flag_concept(flag), _CONTAINS) for flag in flags]
+    items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(found)]
+    texts = [TextContentItem(codes.COMMENT, text, _CONTAINS) for text in (*_unflagged(found), DISCLAIMER)]
+    texts.append(TextContentItem(codes.IMPRESSION, _impression(report, found), _CONTAINS))
+    container.ContentSequence = ContentSequence([*items, *texts])
+    return container
+
+
+def actionable(priority: TriagePriority, critical: bool) -> CodedConcept:
+    """CID 7035: category 1 only for a critical flag the site lets into DICOM; HIGH is 2, everything else 3."""
+    if critical:
+        return codes.ACR_CATEGORY_1
+    return codes.ACR_CATEGORY_2 if priority is TriagePriority.HIGH else codes.ACR_CATEGORY_3
+
+
+def _flags(report: Report, found: Sequence[Read]) -> list[str]:
+    if not report.critical_flags:
+        return []
+    return list(dict.fromkeys(flag for read in found for flag in read.result.critical_flags))
+
+
+def _labels(found: Sequence[Read]) -> list[tuple[CodedConcept, CodedConcept]]:
+    """Each scored label once for the study: Present if on any image, else Undetermined if in doubt on any, else Absent.
+
+    A label also stays Undetermined while an image of the study could not be judged.
+    """
+    by_label: dict[str, list[Finding]] = {}
+    for read in analysed(found):
+        for finding in spoken(read.result):
+            by_label.setdefault(finding.label, []).append(finding)
+    blind = bool(not_judged(found))
+    return [(codes.concept(same[0].code), _presence(same, blind)) for _, same in sorted(by_label.items())]
+
+
+def _presence(same: Sequence[Finding], blind: bool) -> CodedConcept:
+    if any(finding.present for finding in same):
+        return codes.PRESENT
+    return codes.UNDETERMINED if blind or any(finding.in_doubt for finding in same) else codes.ABSENT
+
+
+def _unflagged(found: Sequence[Read]) -> list[str]:
+    """The numbers of the labels that have no measurement group."""
+    rest = [f for read in analysed(found) for f in sorted(spoken(read.result), key=ranked)]
+    said = [f"{name_of(f)}: {standing(f)}, probability {plus_minus(f)}" for f in rest if not (f.present or f.in_doubt)]
+    return list(dict.fromkeys(said))
+
+
+def _impression(report: Report, found: Sequence[Read]) -> str:
+    said = [f for read in analysed(found) for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
+    texts = dict.fromkeys(f"{name_of(f)} {plus_minus(f)}" for f in said)
+    return f"Priority {report.findings.priority.value}. {'; '.join(texts) or 'See the measurements'}."

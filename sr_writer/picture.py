@@ -1,0 +1,184 @@
+"""The picture every viewer can show: the worst image, a heat map over it, and words above and below, never on it.
+
+Drawn for a tired reader in a dark room: dark ground, few colours, large letters, the class in words as well as colour.
+The heat map colours only positive evidence and fades out towards none, so that a weak map looks weak.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ledger.records import ActivationMap, Finding, TriagePriority
+from sr_writer.words import BANNER, name_of, plus_minus
+
+IMAGE_SIDE = 1024  # pixels of the longer side of the drawn image
+MIN_WIDTH = 960
+FULL_COLOUR_LOGITS = 2.0  # evidence below this never reaches full colour, however flat the rest of the map
+FADE_BELOW = 0.2  # of full colour: nothing is drawn
+OPACITY = 0.55
+
+_GROUND = (14, 17, 22)
+_TEXT = (240, 243, 247)
+_QUIET = (168, 178, 190)
+_BANNERS = {TriagePriority.HIGH: ((176, 18, 34), (255, 255, 255)), TriagePriority.MEDIUM: ((245, 176, 24), (20, 16, 4))}
+_WEAK, _STRONG = np.array([255.0, 196.0, 0.0]), np.array([255.0, 48.0, 16.0])
+_PAD = 24
+
+Pixels = NDArray[np.uint8]  # (rows, columns, 3), RGB
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn. `footer` lines are small print; `source_size` is (rows, columns) of the source image."""
+
+    priority: TriagePriority
+    findings: tuple[Finding, ...]  # to be named, first one first
+    mapped: Finding | None  # the one whose activation is drawn
+    source_size: tuple[int, int]
+    footer: tuple[str, ...]
+
+
+def draw(display: Image.Image | None, picture: Picture) -> Pixels:
+    """The whole picture as RGB. display: 8-bit grey, larger = brighter; None draws a placard in its place."""
+    body = _placard() if display is None else _overlaid(display, picture)
+    width = max(MIN_WIDTH, body.width)
+    parts = [_banner(picture.priority, width), _centred(body, width), _legend(picture, width, display is not None)]
+    canvas = Image.new("RGB", (width, sum(part.height for part in parts)), _GROUND)
+    top = 0
+    for part in parts:
+        canvas.paste(part, (0, top))
+        top += part.height
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Strength in [0, 1] over a drawn image of `size` (rows, columns); 0 where the map does not reach.
+
+    1 stands for the map's own peak or FULL_COLOUR_LOGITS, whichever is more. Negative evidence is 0.
+    """
+    values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), 0.0)
+    full = max(float(values.max(initial=0.0)), FULL_COLOUR_LOGITS)
+    down, across = size[0] / source_size[0], size[1] / source_size[1]
+    top, left, bottom, right = activation.box
+    y0, x0 = round(top * down), round(left * across)
+    y1, x1 = max(round(bottom * down), y0 + 1), max(round(right * across), x0 + 1)
+    grid = Image.fromarray(values).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
+    strength = np.zeros(size, dtype=np.float64)
+    ys, xs = slice(max(y0, 0), min(y1, size[0])), slice(max(x0, 0), min(x1, size[1]))
+    if ys.start < ys.stop and xs.start < xs.stop:
+        inside = np.asarray(grid)[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+        strength[ys, xs] = np.clip(inside / full, 0.0, 1.0)
+    return strength
+
+
+def blend(grey: NDArray[np.uint8], strength: NDArray[np.float64]) -> Pixels:
+    """(rows, columns) grey and strength in [0, 1] -> RGB; where the strength fades to nothing the grey is untouched."""
+    ramp = np.clip((strength - FADE_BELOW) / (1.0 - FADE_BELOW), 0.0, 1.0)[..., None]
+    colour = _WEAK + (_STRONG - _WEAK) * ramp
+    alpha = OPACITY * ramp**0.7
+    base = np.repeat(grey[..., None].astype(np.float64), 3, axis=2)
+    return np.asarray(np.rint(base * (1.0 - alpha) + colour * alpha), dtype=np.uint8)
+
+
+def _overlaid(display: Image.Image, picture: Picture) -> Image.Image:
+    grey = display.convert("L")
+    scale = IMAGE_SIDE / max(grey.size)
+    size = (max(round(grey.width * scale), 1), max(round(grey.height * scale), 1))
+    pixels = np.asarray(grey.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+    if picture.mapped is None or picture.mapped.activation is None or 0 in picture.source_size:
+        return Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
+    strength = heat(picture.mapped.activation, picture.source_size, (pixels.shape[0], pixels.shape[1]))
+    return Image.fromarray(blend(pixels, strength))
+
+
+def _placard() -> Image.Image:
+    image = Image.new("RGB", (MIN_WIDTH, MIN_WIDTH // 2), (30, 34, 40))
+    text = "No picture: see the original image."
+    ImageDraw.Draw(image).text((image.width // 2, image.height // 2), text, _TEXT, _font(36), anchor="mm")
+    return image
+
+
+def _centred(body: Image.Image, width: int) -> Image.Image:
+    if body.width == width:
+        return body
+    image = Image.new("RGB", (width, body.height), (0, 0, 0))
+    image.paste(body, ((width - body.width) // 2, 0))
+    return image
+
+
+def _banner(priority: TriagePriority, width: int) -> Image.Image:
+    ground, ink = _BANNERS.get(priority, ((52, 60, 72), _TEXT))
+    image = Image.new("RGB", (width, 132), ground)
+    pen = ImageDraw.Draw(image)
+    small, large = _font(30), _font(84)
+    pen.text((_PAD, 66), priority.value, ink, large, anchor="lm", stroke_width=2, stroke_fill=ink)
+    pen.text((width - _PAD, 46), "AI triage priority", ink, small, anchor="rm")
+    pen.text((width - _PAD, 90), BANNER, ink, small, anchor="rm", stroke_width=1, stroke_fill=ink)
+    return image
+
+
+def _legend(picture: Picture, width: int, has_image: bool) -> Image.Image:
+    rows: list[tuple[str, int, tuple[int, int, int]]] = []
+    for i, finding in enumerate(picture.findings):
+        doubt = "  in doubt" if finding.in_doubt else ""
+        rows.append((f"{name_of(finding)}  {plus_minus(finding)}{doubt}", 44 if i == 0 else 32, _TEXT))
+    rows += [(_map_text(picture, has_image), 24, _TEXT)]
+    rows += [(line, 22, _QUIET) for line in picture.footer]
+    lines = [(part, size, ink) for text, size, ink in rows for part in _wrapped(text, size, width - 2 * _PAD)]
+    bar = 58 if has_image and picture.mapped is not None else 0
+    image = Image.new("RGB", (width, sum(_line(size) for _, size, _ in lines) + bar + 2 * _PAD), _GROUND)
+    pen = ImageDraw.Draw(image)
+    y = _PAD
+    for text, size, ink in lines:
+        pen.text((_PAD, y + _line(size) // 2), text, ink, _font(size), anchor="lm")
+        y += _line(size)
+        if bar and size == 24 and text.endswith("."):
+            _colour_bar(image, y + 6, width)
+            y += bar
+    return image
+
+
+def _map_text(picture: Picture, has_image: bool) -> str:
+    if picture.mapped is None or not has_image:
+        return "No heat map."
+    label = name_of(picture.mapped).lower()
+    return f"Colour: where the model found evidence for {label}. It is not an outline of disease."
+
+
+def _colour_bar(image: Image.Image, top: int, width: int) -> None:
+    """The overlay's own colours on mid grey, from weak to strong."""
+    pen = ImageDraw.Draw(image)
+    left = round(pen.textlength("weaker", _font(22))) + _PAD + 14
+    length, height = min(420, width // 2), 26
+    strength = np.repeat(np.linspace(FADE_BELOW, 1.0, length)[None, :], height, axis=0)
+    grey = np.full((height, length), 96, dtype=np.uint8)
+    pen.text((_PAD, top + height // 2), "weaker", _QUIET, _font(22), anchor="lm")
+    image.paste(Image.fromarray(blend(grey, strength)), (left, top))
+    pen.text((left + length + 14, top + height // 2), "stronger", _QUIET, _font(22), anchor="lm")
+
+
+def _wrapped(text: str, size: int, width: int) -> Sequence[str]:
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and _font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _line(size: int) -> int:
+    return round(size * 1.4)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow was built without FreeType: no letters can be drawn")
+    return font

@@ -1,0 +1,118 @@
+"""The picture as an object: one RGB Secondary Capture of the worst image (result_objects 7.3)."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+from highdicom.sc import SCImage
+from PIL import Image, UnidentifiedImageError
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ledger.records import Finding, ResultObject
+from ledger.store import Store
+from sr_writer import codes
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
+from sr_writer.picture import Picture, draw
+from sr_writer.reading import Read, analysed, ranked, reads
+from sr_writer.words import spoken, series_description
+
+KIND = "secondary_capture"
+_PAIRED = frozenset("ANKLE ARM BREAST CLAVICLE ELBOW EYE FEMUR FINGER FOOT FOREARM HAND HIP HUMERUS KNEE LEG SCAPULA "
+                    "SHOULDER THIGH THUMB TOE WRIST CALCANEUS EXTREMITY".split())  # fmt: skip
+_SITE_OF_BODY = {"39607008": "CHEST", "12738006": "BRAIN"}  # SNOMED lung, brain
+_MAX_NAMED = 4
+
+
+def secondary_capture(report: Report, store: Store) -> ResultObject:
+    """Draw the worst image and wrap it. The pixels hold the words, so BurnedInAnnotation is YES (no identity in them)."""
+    found = reads(report.findings)
+    worst = (analysed(found) or found)[0]
+    pixels = draw(_display(worst, store), _picture(report, worst, found))
+    ds = SCImage(
+        pixel_array=pixels,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=report.findings.study_instance_uid,
+        series_instance_uid=report.identity.series(KIND),
+        series_number=SERIES_NUMBERS[KIND],
+        sop_instance_uid=report.identity.instance(KIND),
+        instance_number=1,
+        manufacturer=report.settings.manufacturer,
+        patient_orientation=("L", "F"),  # highdicom insists; the source's own is put in below
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    dress(ds, report, series_description(report.findings.priority, "picture"))
+    _image_headers(ds, report, worst)
+    return finished(ds, KIND)
+
+
+def _display(worst: Read, store: Store) -> Image.Image | None:
+    if not worst.result.display_path:
+        return None
+    try:
+        image = Image.open(BytesIO(store.read(worst.result.display_path)))
+        image.load()
+    except (OSError, ValueError, UnidentifiedImageError):
+        return None  # the report still leaves, with a placard
+    return image
+
+
+def _picture(report: Report, worst: Read, found: Sequence[Read]) -> Picture:
+    image = worst.instance.sop_instance_uid
+    here = [f for read in analysed(found) if read.instance.sop_instance_uid == image for f in spoken(read.result)]
+    order = sorted(here, key=ranked)
+    named = [f for f in order if f.present or f.in_doubt][:_MAX_NAMED] or order[:1]
+    return Picture(
+        priority=report.findings.priority,
+        findings=tuple(named),
+        mapped=_mapped(named) if report.settings.localization == "heatmap" else None,
+        source_size=(
+            worst.result.source_rows or report.header.rows,
+            worst.result.source_columns or report.header.columns,
+        ),
+        footer=_footer(report, found),
+    )
+
+
+def _mapped(named: Sequence[Finding]) -> Finding | None:
+    return next((finding for finding in named if finding.activation is not None), None)
+
+
+def _footer(report: Report, found: Sequence[Read]) -> tuple[str, ...]:
+    models = dict.fromkeys(f"{r.result.model.name} {r.result.model.version}" for r in analysed(found) if r.result.model)
+    return (
+        "Not reviewed by a physician. Other disease was not looked for.",
+        f"{', '.join(models)}  ·  {report.at:%Y-%m-%d %H:%M}  ·  {report.findings.kind.value}",
+    )
+
+
+def _image_headers(ds: Dataset, report: Report, worst: Read) -> None:
+    header = report.header
+    ds.ImageType = ["DERIVED", "SECONDARY"]
+    ds.ConversionType = "WSD"
+    ds.BurnedInAnnotation = "YES"
+    ds.DerivationDescription = "AI heat map and text on a copy of the source image; research use only"
+    ds.SourceImageSequence = [_source(worst)]
+    ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
+    ds.PatientOrientation = list(header.patient_orientation) if len(header.patient_orientation) == 2 else None
+    for keyword, value in header.lossy.items():
+        setattr(ds, keyword, value)
+    body_part = header.body_part or _body_part(worst)
+    if body_part:
+        ds.BodyPartExamined = body_part
+    if not body_part or body_part in _PAIRED:
+        ds.Laterality = header.laterality  # type 2C: empty when the source does not say
+
+
+def _body_part(worst: Read) -> str:
+    sites = [_SITE_OF_BODY.get(finding.site.value, "") for finding in worst.result.findings if finding.site]
+    return next((site for site in sites if site), "")
+
+
+def _source(worst: Read) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = worst.instance.sop_class_uid
+    item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
+    item.PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE]
+    return item

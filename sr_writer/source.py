@@ -1,0 +1,253 @@
+"""The header of a stored source instance, read tolerantly and spoken in one character set.
+
+Real headers are dirty: character sets are missing or wrong, dates are words, type 2 elements are absent. What we
+copy is cleaned so that our own objects are valid; the patient's identity is kept as the source says it, because PACS
+files our objects by it. Nothing here is ever logged.
+"""
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+
+from sr_writer.errors import SourceUnreadable
+
+_UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
+_TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName", "SyntheticData")
+_REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
+_ISSUER = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
+
+
+@dataclass(frozen=True)
+class SourceHeader:
+    """What results inherit from the image they are about."""
+
+    patient_and_study: Dataset = field(repr=False)  # Unicode values, valid for their VR
+    request: Dataset | None = field(repr=False)  # one item for Referenced Request Sequence
+    utc_offset: timedelta | None  # TimezoneOffsetFromUTC, for the times we write beside the source's
+    body_part: str
+    laterality: str
+    patient_orientation: tuple[str, ...]
+    imager_pixel_spacing: tuple[float, ...]
+    rows: int
+    columns: int
+    lossy: dict[str, str | list[str]]  # LossyImageCompression and its companions, where the source was lossy
+
+    def local(self, moment: datetime) -> datetime:
+        """`moment` on the clock of the source's other times: its declared offset, else this machine's."""
+        return moment.astimezone(timezone(self.utc_offset)) if self.utc_offset is not None else moment.astimezone()
+
+
+def read_header(path: Path, study_instance_uid: str) -> SourceHeader:
+    """Read up to the pixels. Raises SourceUnreadable when this is not DICOM at all; odd values are emptied, not fatal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        try:
+            values = _Values(dcmread(path, stop_before_pixels=True, force=True))
+        except (OSError, EOFError, InvalidDicomError, *_UNREADABLE) as error:
+            raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
+        return _header(values, study_instance_uid)
+
+
+def _header(values: "_Values", study_instance_uid: str) -> SourceHeader:
+    return SourceHeader(
+        patient_and_study=_patient_and_study(values, study_instance_uid),
+        request=_request(values, study_instance_uid),
+        utc_offset=_offset(values.text("TimezoneOffsetFromUTC")),
+        body_part=_code_string(values.text("BodyPartExamined")),
+        laterality=_one_of(values.text("Laterality") or values.text("ImageLaterality"), "LR"),
+        patient_orientation=tuple(
+            p for p in values.text("PatientOrientation").split("\\") if re.fullmatch("[ARLPHF]{1,3}", p)
+        ),
+        imager_pixel_spacing=_numbers(values.text("ImagerPixelSpacing")),
+        rows=values.whole("Rows"),
+        columns=values.whole("Columns"),
+        lossy=_lossy(values),
+    )
+
+
+def _patient_and_study(values: "_Values", study_instance_uid: str) -> Dataset:
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in _TYPE_2:
+        setattr(ds, keyword, values.text(keyword))
+    for keyword in _TYPE_3:
+        if text := values.text(keyword):
+            setattr(ds, keyword, text)
+    ds.PatientBirthDate = _date(values.text("PatientBirthDate"))
+    ds.PatientSex = _one_of(values.text("PatientSex"), "MFO")
+    if re.fullmatch(r"\d{3}[DWMY]", age := values.text("PatientAge")):
+        ds.PatientAge = age
+    ds.StudyInstanceUID = study_instance_uid
+    ds.StudyDate, ds.StudyTime = _date(values.text("StudyDate")), _time(values.text("StudyTime"))
+    if _offset(offset := values.text("TimezoneOffsetFromUTC")) is not None:
+        ds.TimezoneOffsetFromUTC = offset
+    for keyword in ("IssuerOfAccessionNumberSequence",):
+        if items := [
+            item
+            for item in values.items(keyword)
+            if item.text("LocalNamespaceEntityID") or item.text("UniversalEntityID")
+        ]:
+            setattr(ds, keyword, [_copy(items[0], _ISSUER)])
+    return ds
+
+
+def _request(values: "_Values", study_instance_uid: str) -> Dataset | None:
+    """An item of Referenced Request Sequence (PS3.3 C.17.2) when the source knows its request."""
+    requests = values.items("RequestAttributesSequence")
+    accession = values.text("AccessionNumber")
+    if not requests and not accession:
+        return None
+    item = Dataset()
+    item.StudyInstanceUID = study_instance_uid
+    item.ReferencedStudySequence = []
+    item.AccessionNumber = accession
+    item.PlacerOrderNumberImagingServiceRequest = ""
+    item.FillerOrderNumberImagingServiceRequest = ""
+    item.RequestedProcedureCodeSequence = []
+    for keyword in _REQUEST:
+        setattr(item, keyword, requests[0].text(keyword) if requests else "")
+    return item
+
+
+def _lossy(values: "_Values") -> dict[str, str | list[str]]:
+    if values.text("LossyImageCompression") != "01":
+        return {}
+    found: dict[str, str | list[str]] = {"LossyImageCompression": "01"}
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if text := values.text(keyword):
+            found[keyword] = text.split("\\")
+    return found
+
+
+def _copy(item: "_Values", keywords: Sequence[str]) -> Dataset:
+    ds = Dataset()
+    for keyword in keywords:
+        if text := item.text(keyword):
+            setattr(ds, keyword, text)
+    return ds
+
+
+class _Values:
+    """Element values of one data set as clean Unicode; what cannot be read is empty."""
+
+    def __init__(self, ds: Dataset, encodings: list[str] | None = None) -> None:
+        self._ds = ds
+        self._declared = encodings if encodings is not None else self._encodings()
+
+    def text(self, keyword: str) -> str:
+        """Stripped text, values joined by a backslash; empty when absent or unreadable."""
+        try:
+            element = self._element(keyword)
+            value = None if element is None else element.value
+            if value is None:
+                return ""
+            parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
+            return "\\".join(_printable(str(part)) for part in parts)
+        except _UNREADABLE:
+            return ""
+
+    def whole(self, keyword: str) -> int:
+        text = self.text(keyword)
+        return int(text) if text.isdigit() else 0
+
+    def items(self, keyword: str) -> list["_Values"]:
+        try:
+            element = self._element(keyword)
+            return [] if element is None else [_Values(item, self._declared) for item in element.value or ()]
+        except _UNREADABLE:
+            return []
+
+    def _element(self, keyword: str) -> DataElement | None:
+        tag = Tag(keyword)
+        if tag not in self._ds:
+            return None
+        element = self._ds.get_item(tag)
+        if isinstance(element, RawDataElement):
+            return convert_raw_data_element(element, encoding=self._encoding_of(element), ds=self._ds)
+        return element
+
+    def _encodings(self) -> list[str]:
+        """The declared character sets as Python's codecs; empty when nothing, ASCII or nonsense is declared."""
+        try:
+            declared = self._ds.get("SpecificCharacterSet")
+            if not declared or declared == "ISO_IR 6":
+                return []
+            return [str(codec) for codec in convert_encodings(declared)]
+        except _UNREADABLE:
+            return []
+
+    def _encoding_of(self, element: RawDataElement) -> list[str]:
+        """With nothing declared, bytes that are valid UTF-8 are that; else Latin-1, which never fails."""
+        if self._declared:
+            return self._declared
+        try:
+            (element.value or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            return ["latin_1"]
+        return ["utf-8"]
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) != "Cc").strip()
+
+
+def _code_string(text: str) -> str:
+    text = text.upper()
+    return text if re.fullmatch(r"[A-Z0-9 _]{1,16}", text) else ""
+
+
+def _one_of(text: str, letters: str) -> str:
+    return text if len(text) == 1 and text in letters else ""
+
+
+def _date(text: str) -> str:
+    """A DA (PS3.5 6.2) or empty; the old form with dots is read too."""
+    return _valid(text.replace(".", "") if re.fullmatch(r"\d{4}\.\d\d\.\d\d", text) else text, r"\d{8}", "%Y%m%d")
+
+
+def _time(text: str) -> str:
+    """A TM (PS3.5 6.2) or empty; the old form with colons is read too."""
+    text = text.replace(":", "")
+    whole, _, fraction = text.partition(".")
+    formats = {2: "%H", 4: "%H%M", 6: "%H%M%S"}
+    if len(whole) not in formats or (fraction and not re.fullmatch(r"\d{1,6}", fraction)):
+        return ""
+    return text if _valid(whole, r"\d+", formats[len(whole)]) else ""
+
+
+def _valid(text: str, shape: str, form: str) -> str:
+    if not re.fullmatch(shape, text):
+        return ""
+    try:
+        datetime.strptime(text, form)  # noqa: DTZ007 - only asks whether it is one
+    except ValueError:
+        return ""
+    return text
+
+
+def _offset(text: str) -> timedelta | None:
+    match = re.fullmatch(r"([+-])(\d\d)(\d\d)", text)
+    if match is None:
+        return None
+    value = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return (-value if match[1] == "-" else value) if value <= timedelta(hours=14) else None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    parse: Callable[[str], float] = float
+    try:
+        return tuple(parse(part) for part in text.split("\\") if part)
+    except ValueError:
+        return ()

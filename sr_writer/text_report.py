@@ -1,0 +1,155 @@
+"""SR #2: the report a person reads in any viewer. TID 2000 in Enhanced SR, flat leaf items (result_objects 7.2)."""
+
+from collections.abc import Iterator, Sequence
+
+from highdicom.sr import ContainerContentItem, ContentSequence, EnhancedSR, RelationshipTypeValues, TextContentItem
+from highdicom.sr.coding import CodedConcept
+
+from ledger.records import ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
+from sr_writer import codes
+from sr_writer.document import dress_document, header_items, separate
+from sr_writer.dress import SERIES_NUMBERS, Report, finished, stand_in
+from sr_writer.reading import Read, analysed, not_judged, ranked, reads
+from sr_writer.words import (
+    DISCLAIMER,
+    FLAGGED,
+    NO_FINDING,
+    name_of,
+    plus_minus,
+    sayable,
+    spoken,
+    standing,
+)
+
+KIND = "text_sr"
+_CONTAINS = RelationshipTypeValues.CONTAINS
+_REASON_UNSAID = "the reason is in the node's own log"
+
+
+def text_report(report: Report) -> ResultObject:
+    """Build it. Every variant: flagged, unflagged, not assessed; provisional or final."""
+    root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
+    items = header_items(report)
+    for heading, name, lines in (
+        (codes.IMPRESSIONS, codes.IMPRESSION, impression_lines(report)),  # first: it is what a glance sees
+        (codes.FINDINGS, codes.FINDING, finding_lines(report)),
+        (codes.RECOMMENDATIONS, codes.RECOMMENDATION, recommendation_lines(report)),
+    ):
+        if lines:
+            items.append(_section(heading, name, lines))
+    root.ContentSequence = items
+    separate(root)
+    ds = EnhancedSR(
+        evidence=[stand_in(item.instance) for item in report.findings.looked_at],
+        content=root,
+        series_instance_uid=report.identity.series(KIND),
+        series_number=SERIES_NUMBERS[KIND],
+        sop_instance_uid=report.identity.instance(KIND),
+        instance_number=1,
+        manufacturer=report.settings.manufacturer,
+    )
+    dress_document(ds, report, KIND, _what(report), _predecessors(report))
+    return finished(ds, KIND)
+
+
+def finding_lines(report: Report) -> list[str]:
+    """What was seen, image by image, then by whom."""
+    found = reads(report.findings)
+    lines = [line for read in analysed(found) for line in _result_lines(read, found)]
+    lines += [f"Cannot assess{_which(read, found)}: {_reason(read)}" for read in not_judged(found)]
+    lines += list(dict.fromkeys(_model_line(read) for read in analysed(found)))
+    if report.findings.kind is ReportKind.PROVISIONAL:
+        lines.append("Provisional: sent before the study was complete; a further report follows if anything changes.")
+    return lines
+
+
+def impression_lines(report: Report) -> list[str]:
+    """The case in one glance: first the class, last the disclaimer."""
+    priority = report.findings.priority
+    found = reads(report.findings)
+    lines = [_headline(priority, found)]
+    if priority in FLAGGED:
+        lines += [line for line in dict.fromkeys(_short(read, found) for read in analysed(found)) if line]
+        if unjudged := {read.instance.sop_instance_uid for read in not_judged(found)}:
+            lines.append(f"{_images(len(unjudged))} could not be assessed: see the findings.")
+    lines += list(_flag_lines(report, found))
+    return [*lines, DISCLAIMER]
+
+
+def recommendation_lines(report: Report) -> list[str]:
+    texts = [text for read in reads(report.findings) for text in read.result.recommendations]
+    return [line for line in dict.fromkeys(sayable(text) for text in texts) if line]
+
+
+def _headline(priority: TriagePriority, found: Sequence[Read]) -> str:
+    if priority in FLAGGED:
+        return f"AI PRIORITY: {priority.value}"
+    if priority is TriagePriority.NOT_ASSESSED:
+        return f"AI triage cannot assess: {_reason(not_judged(found)[0]) if not_judged(found) else _REASON_UNSAID}"
+    return f"AI triage: {NO_FINDING[0].lower()}{NO_FINDING[1:]}"
+
+
+def _short(read: Read, found: Sequence[Read]) -> str:
+    said = [f for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
+    text = "; ".join(f"{name_of(f)} {plus_minus(f)}{' (in doubt)' if f.in_doubt else ''}" for f in said)
+    return f"{text}{_which(read, found)}" if text else ""
+
+
+def _flag_lines(report: Report, found: Sequence[Read]) -> Iterator[str]:
+    if report.critical_flags:
+        flags = dict.fromkeys(flag for read in found for flag in read.result.critical_flags)
+        yield from (f"Critical flag: {flag.replace('_', ' ')}" for flag in flags)
+
+
+def _result_lines(read: Read, found: Sequence[Read]) -> Iterator[str]:
+    for f in sorted(spoken(read.result), key=ranked):
+        yield (
+            f"{name_of(f)}: {standing(f)}{_which(read, found)}. Probability {plus_minus(f)} "
+            f"(operating point {f.operating_point * 100:.1f} %)."
+        )
+    if not spoken(read.result):
+        yield NO_FINDING
+
+
+def _which(read: Read, found: Sequence[Read]) -> str:
+    """Which image, when there is more than one: by the order they are spoken of, tied to its SOP Instance UID."""
+    images = list(dict.fromkeys(r.instance.sop_instance_uid for r in found))
+    if len(images) < 2:
+        return ""
+    return f" (image {images.index(read.instance.sop_instance_uid) + 1} of {len(images)}, {read.instance.sop_instance_uid})"
+
+
+def _reason(read: Read) -> str:
+    said = sayable(read.result.reason, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
+    return said if read.result.status is ResultStatus.NOT_ASSESSED else f"analysis failed: {said}"
+
+
+def _model_line(read: Read) -> str:
+    model = read.result.model
+    if model is None:
+        return ""
+    how = sayable(model.uncertainty)
+    return (
+        f"Model: {model.name} {model.version} (sha256 {model.digest[:12]}), {model.passes} passes"
+        f"{f'; ± is {how}' if how else ''}. Research use only."
+    )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _what(report: Report) -> str:
+    return "not assessed" if report.findings.priority is TriagePriority.NOT_ASSESSED else "report"
+
+
+def _section(heading: CodedConcept, name: CodedConcept, lines: Sequence[str]) -> ContainerContentItem:
+    section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
+    section.ContentSequence = ContentSequence([TextContentItem(name, line, _CONTAINS) for line in lines])
+    return section
+
+
+def _predecessors(report: Report) -> list[SentReference]:
+    """The text reports before this one, and measurement reports that this report no longer repeats."""
+    kinds = {KIND} if report.findings.priority in FLAGGED else {KIND, "measurement_sr"}
+    return [item for item in report.findings.predecessors if item.kind in kinds]

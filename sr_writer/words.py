@@ -1,0 +1,64 @@
+"""The words a radiologist reads. One place, so that what must never be said is never said.
+
+Never: the word that calls an image healthy, and the lowest priority's name (DESIGN.md, "words we never use").
+"""
+
+import re
+
+from ledger.records import Finding, ImageResult, TriagePriority
+
+DISCLAIMER = (
+    "AI triage output. For research use only - not for diagnostic use. Not reviewed by a physician. "
+    "Other disease was not looked for."
+)
+NO_FINDING = "No flagged finding; other disease was not looked for."
+BANNER = "AI – RESEARCH – NOT FOR DIAGNOSIS"
+FLAGGED = (TriagePriority.HIGH, TriagePriority.MEDIUM)
+
+_INTERNAL_LABELS = frozenset({"normal"})  # a class of some models that says nothing to a reader
+_UNSPEAKABLE = re.compile(r"\bnormal\b|\bLOW\b|\bnormal(ly|ity)\b", re.IGNORECASE)
+_LONG_STRING = 64  # VR LO, PS3.5 6.2
+
+
+def sayable(text: str, instead: str = "") -> str:
+    """`text`, or `instead` when it holds a word that no reader may see (a site's own text, a reason from afar)."""
+    text = " ".join(text.split())
+    return instead if _UNSPEAKABLE.search(text) else text
+
+
+def spoken(result: ImageResult) -> tuple[Finding, ...]:
+    """The findings a reader may see: a model's internal classes are left out."""
+    return tuple(finding for finding in result.findings if finding.label not in _INTERNAL_LABELS)
+
+
+def name_of(finding: Finding) -> str:
+    """ "pneumonia" as it begins a sentence."""
+    return finding.label.replace("_", " ").capitalize()
+
+
+def percent(probability: float) -> str:
+    """93.1 for 0.931; never a certainty the model does not have."""
+    if probability > 0.9995:
+        return ">99.9"
+    if 0.0 < probability < 0.0005:
+        return "<0.1"
+    return f"{probability * 100:.1f}"
+
+
+def plus_minus(finding: Finding) -> str:
+    """ "93.1 % ± 3.0 %": the mean and the sd of the calibrated passes."""
+    return f"{percent(finding.probability)} % ± {finding.probability_sd * 100:.1f} %"
+
+
+def standing(finding: Finding) -> str:
+    """Where a finding stands towards its operating point."""
+    if finding.present:
+        return "FLAGGED, in doubt" if finding.in_doubt else "FLAGGED"
+    return "IN DOUBT" if finding.in_doubt else "not flagged"
+
+
+def series_description(priority: TriagePriority, what: str) -> str:
+    """The class first, since viewers show some 20 characters; unflagged studies are left blank (LO, 64 characters)."""
+    if priority in FLAGGED:
+        return f"AI TRIAGE {priority.value}: {what} (research)"[:_LONG_STRING]
+    return f"AI result: {what} (research)"[:_LONG_STRING]
