@@ -1,0 +1,1 @@
+"""Wires the stages together, runs them as processes, and shows what happens. Imports all; imported by none."""

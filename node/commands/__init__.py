@@ -1,0 +1,1 @@
+"""The commands of `opentriage`, one module each."""

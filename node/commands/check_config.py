@@ -1,0 +1,77 @@
+"""`opentriage check-config`."""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from config import Settings, origins
+from node.console import ConfigOption, err, out, settings_of
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = None) -> None:
+    """Print every setting, its effective value and where it came from; then warn of choices that are allowed but
+    risky. Exit status 2 and one sentence per mistake when the file cannot be used."""
+    settings = settings_of(config)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("setting", "value", "from"):
+        table.add_column(heading, overflow="fold")
+    for key, value, origin in origins(settings, config):
+        style = "" if origin == "default" else "bold"
+        table.add_row(Text(key, style), Text(_shown(key, value), style), Text(origin, style))
+    out.print(table)
+    for warning in warnings(settings):
+        err.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _shown(key: str, value: object) -> str:
+    if key == "node.database_url" and "@" in str(value):
+        scheme, _, rest = str(value).partition("://")
+        return f"{scheme}://…@{rest.rpartition('@')[2]}"  # never a password
+    if key == "destinations" and isinstance(value, tuple):
+        return ", ".join(destination.key for destination in value) or "none"
+    return str(value)
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """A sentence for each choice that a person should have made on purpose."""
+    receive = settings.receive
+    if not settings.destinations:
+        yield "destinations: none, so reports are made and kept but sent nowhere"
+    if not _loopback(receive.host) and not receive.allowed_calling_ae_titles and not receive.allowed_networks:
+        yield "receive: anybody on the network may send (allowed_calling_ae_titles and allowed_networks are empty)"
+    if not receive.require_called_ae_title:
+        yield "receive.require_called_ae_title: off, so studies meant for another node are taken"
+    if not _loopback(settings.web.host):
+        yield "web.host: the list, health and metrics are open to the network; they hold no names, but study UIDs"
+    if settings.look.unknown_age == "accept":
+        yield "look.unknown_age: images of unknown age are analysed although a package was validated for some ages only"
+    if settings.decide.critical_flags_in_dicom:
+        yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
+    if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
+        yield "decide: nothing ever becomes HIGH"
+    yield from _folders(settings)
+
+
+def _folders(settings: Settings) -> Iterator[str]:
+    state = settings.node.state_dir
+    existing = next((folder for folder in (state, *state.parents) if folder.exists()), Path("/"))
+    if not os.access(existing, os.W_OK):
+        yield f"node.state_dir: {existing} is not writable for this user"
+    models = settings.look.models_dir
+    if models != Path() and not models.is_dir():
+        yield f"look.models_dir: {models} is not a folder"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

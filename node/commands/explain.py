@@ -1,0 +1,66 @@
+"""`opentriage explain`."""
+
+from typing import Annotated
+
+import typer
+
+from ledger.ledger import Ledger
+from ledger.records import ImageResult
+from node.console import ConfigOption, fail, out, settings_of
+from node.wiring import open_ledger
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def explain(
+    study_uid: Annotated[str, typer.Argument(metavar="STUDY_UID", help="Study Instance UID, as the list shows it.")],
+    config: ConfigOption = None,
+) -> None:
+    """Print everything that happened to one study and why: what came, what each model said of each image with its
+    numbers and thresholds, what was made of it, where it went, and every retry and refusal in between."""
+    ledger = open_ledger(settings_of(config))
+    events = ledger.events(study_uid)
+    if not events:
+        fail("this node has never received that study")
+    out.print(f"Study {study_uid}\n", style="bold")
+    for event in events:
+        out.print(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {event.name}  {event.text}", markup=False)
+    _images(ledger, study_uid)
+    _objects(ledger, study_uid)
+
+
+def _images(ledger: Ledger, study_uid: str) -> None:
+    out.print("\nImages", style="bold")
+    for item in ledger.study_instances(study_uid):
+        out.print(f"{item.instance.sop_instance_uid}  {item.instance.modality}  sha256 {item.instance.sha256[:16]}…")
+        for result in item.results:
+            for line in _result_lines(result):
+                out.print(f"    {line}", markup=False)
+
+
+def _result_lines(result: ImageResult) -> list[str]:
+    who = f"{result.model.name} {result.model.version} ({result.model.digest[:12]})" if result.model else "no model"
+    priority = f", priority {result.priority}" if result.priority else ""
+    lines = [f"{who}: {result.status}{priority}, {result.duration_ms:.0f} ms"]
+    if result.reason:
+        lines.append(f"{result.reason_code}: {result.reason}")
+    lines += [
+        f"{finding.label}: probability {finding.probability:.3f} ± {finding.probability_sd:.3f}, "
+        f"mutual information {finding.mutual_information:.4f} nat, operating point {finding.operating_point:.3f}, "
+        f"high {finding.high_operating_point:.3f}{', present' if finding.present else ''}"
+        f"{', in doubt' if finding.in_doubt else ''}"
+        for finding in result.findings
+    ]
+    lines += [f"flag {flag}" for flag in result.critical_flags]
+    return lines + list(result.recommendations)
+
+
+def _objects(ledger: Ledger, study_uid: str) -> None:
+    out.print("\nReports", style="bold")
+    for made in ledger.study_objects(study_uid):
+        where = "no destination"
+        if made.destination:
+            answer = f" 0x{made.status:04X}" if made.status is not None else ""
+            where = f"{made.destination}: {made.state}{answer} after {made.tries} tries {made.reason}".rstrip()
+        out.print(f"{made.report_kind} {made.kind} {made.sop_instance_uid}\n    {where}", markup=False)

@@ -1,0 +1,89 @@
+"""`opentriage worklist`."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ledger.records import WorklistEntry
+from node.console import ConfigOption, JsonOption, err, out, settings_of
+from node.triage_list import STYLES, delivery_words, finding_words, priority_word, start_of_day
+from node.wiring import open_ledger
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def worklist(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    days: Annotated[int, typer.Option(min=0, help="Also the studies of so many days before today.")] = 0,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the studies that no model is meant for.")] = False,
+) -> None:
+    """Print the triage list of the day, most urgent first. Studies are named by their UID, never by a person."""
+    ledger = open_ledger(settings_of(config))
+    entries = ledger.worklist(start_of_day() - timedelta(days=days), hidden)
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(as_object(entry)))
+    elif entries:
+        out.print(table(entries))
+    else:
+        err.print("no study of the day is on the list")
+
+
+def as_object(entry: WorklistEntry) -> dict[str, Any]:
+    """One line of `worklist --json`."""
+    return {
+        "schema_version": 1,
+        "study_instance_uid": entry.study_instance_uid,
+        "priority": entry.priority,
+        "prior": entry.is_prior,
+        "complete": entry.is_complete,
+        "modality": entry.modality,
+        "instances": entry.instances,
+        "pending": entry.pending,
+        "findings": [
+            {
+                "label": finding.label,
+                "probability": finding.probability,
+                "probability_sd": finding.probability_sd,
+                "present": finding.present,
+                "in_doubt": finding.in_doubt,
+            }
+            for finding in entry.findings
+        ],
+        "critical_flags": list(entry.critical_flags),
+        "recommendations": list(entry.recommendations),
+        "not_assessed_reason": entry.not_assessed_reason,
+        "first_received_at": entry.first_received_at.isoformat(),
+        "last_received_at": entry.last_received_at.isoformat(),
+        "delivered_at": _iso(entry.delivered_at),
+        "deliveries": dict(entry.deliveries),
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def table(entries: list[WorklistEntry]) -> Table:
+    """The triage list for a terminal."""
+    made = Table(box=None, pad_edge=False)
+    for heading in ("priority", "study", "modality", "images", "findings", "received", "delivery"):
+        made.add_column(heading, overflow="fold")
+    for entry in entries:
+        word = priority_word(entry)
+        made.add_row(
+            Text(word, style=STYLES.get(word, "")),
+            entry.study_instance_uid,
+            entry.modality,
+            str(entry.instances),
+            finding_words(entry),
+            f"{entry.last_received_at.astimezone():%H:%M:%S}",
+            delivery_words(entry),
+        )
+    return made

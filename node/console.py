@@ -1,0 +1,60 @@
+"""How commands speak: results on standard output, everything else on standard error."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from config import ConfigError, Settings, load_settings
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="OPENTRIAGE_CONFIG",
+        help="TOML file with this site's settings; what it leaves out keeps its default (see config/default.toml).",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")]
+
+
+def settings_of(config: Path | None) -> Settings:
+    """The settings, or a sentence on standard error and exit status 2."""
+    try:
+        return load_settings(config)
+    except ConfigError as error:
+        usage_error(str(error))
+
+
+def usage_error(text: str) -> NoReturn:
+    """Say what was wrong with the command and exit with 2."""
+    err.print(text, style="bold red", markup=False)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def fail(text: str) -> NoReturn:
+    """Say what could not be done and exit with 1."""
+    err.print(text, style="bold red", markup=False)
+    raise typer.Exit(EXIT_FAILED)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error that leaves nothing behind."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )

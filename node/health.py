@@ -1,0 +1,55 @@
+"""Health is proven by traffic: an own C-ECHO was answered, and nothing due has waited too long."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from config import Settings
+from ledger.errors import LedgerUnavailable
+from ledger.ledger import Ledger
+from node.echo import own_echo
+
+ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associations
+
+
+@dataclass(frozen=True)
+class Health:
+    """reasons: empty when healthy, else a sentence each."""
+
+    echo_answered: bool
+    oldest_job_s: float | None
+    reasons: tuple[str, ...]
+
+
+class HealthCheck:
+    """Answers at most one own C-ECHO every few seconds; asks the ledger every time."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._echo_at = -ECHO_VALID_S
+        self._echo = False
+
+    def check(self) -> Health:
+        """The node's health now. Blocks for the length of a C-ECHO."""
+        reasons = []
+        echo = self._fresh_echo()
+        if not echo:
+            reasons.append("the node's own C-ECHO was not answered")
+        oldest_s: float | None = None
+        try:
+            oldest_s = self._ledger.oldest_job_age_s()
+        except LedgerUnavailable:
+            reasons.append("the ledger cannot be read")
+        limit_s = self._settings.web.oldest_job_max_s
+        if oldest_s is not None and oldest_s > limit_s:
+            reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
+        return Health(echo, oldest_s, tuple(reasons))
+
+    def _fresh_echo(self) -> bool:
+        with self._lock:
+            if time.monotonic() - self._echo_at >= ECHO_VALID_S:
+                self._echo = own_echo(self._settings, timeout_s=3.0)
+                self._echo_at = time.monotonic()
+            return self._echo

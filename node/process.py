@@ -1,0 +1,55 @@
+"""What every role process does alike: stop on a signal, die with its parent, end within the grace."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import structlog
+
+from node import log_events
+
+SUPERVISED = (
+    "OPENTRIAGE_SUPERVISED"  # the lock's descriptor; standard input is a pipe that closes when the supervisor dies
+)
+EXIT_VOLUME_FAILED = 74  # sysexits.h EX_IOERR: the supervisor stops everything and reconciles
+EXIT_USAGE = 2
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM, SIGINT or the supervisor's death sets. Call once, from the main thread."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    lock = os.environ.pop(SUPERVISED, "")
+    if lock:
+        os.set_inheritable(int(lock), False)  # ours for as long as we live, and not our decoders'
+        # Ctrl-C reaches the whole foreground group: the supervisor alone decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_follow_parent, args=(stop,), name="parent", daemon=True).start()
+    else:
+        signal.signal(signal.SIGINT, ask)
+    return stop
+
+
+def _follow_parent(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stop.set()
+
+
+def exit_at_latest(stop: threading.Event, grace_s: float) -> None:
+    """End this process by force when `grace_s` have passed since `stop` and it has not ended by itself."""
+
+    def watch() -> None:
+        stop.wait()
+        structlog.get_logger().info(log_events.ROLE_STOPPING)
+        threading.Event().wait(grace_s)
+        structlog.get_logger().warning(log_events.ROLE_KILLED, grace_s=grace_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="grace", daemon=True).start()

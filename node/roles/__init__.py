@@ -1,0 +1,22 @@
+"""One process each: receive, analyse, report, deliver, web. Each imports only what it needs."""
+
+import importlib
+
+import structlog
+
+from config import Settings
+from ledger.store import VolumeFailed
+from node import log_events
+from node.process import EXIT_VOLUME_FAILED
+
+ROLES = ("receive", "analyse", "report", "deliver", "web")
+
+
+def run_role(role: str, settings: Settings) -> int:
+    """Run one role in this process until it is told to stop; the exit status."""
+    try:
+        status: int = importlib.import_module(f"node.roles.{role}").run(settings)
+    except VolumeFailed as error:
+        structlog.get_logger().critical(log_events.VOLUME_FAILED, exc_info=error)
+        return EXIT_VOLUME_FAILED
+    return status

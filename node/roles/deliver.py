@@ -1,0 +1,152 @@
+"""The role that delivers: one thread per destination, so that a dead one never delays another."""
+
+import random
+import threading
+from collections.abc import Sequence
+
+import structlog
+from sr_writer.deliver import Sender
+
+from config import Settings
+from config.settings import Destination
+from ledger.errors import LeaseLost, LedgerUnavailable
+from ledger.ledger import Ledger
+from ledger.records import DeliveryOutcome, DeliveryState, Job, Stage, StoredObject
+from node import log_events
+from node.lease import LeaseKeeper
+from node.logging import describe
+from node.process import exit_at_latest, stop_on_signals
+from node.wiring import open_ledger, owner
+from sr_writer.errors import Unreachable
+
+POLL_S = 1.0
+EXPIRE_MAX_ATTEMPTS = 3
+JOBS_PER_ASSOCIATION = 4
+
+
+def run(settings: Settings) -> int:
+    """Deliver until told to stop."""
+    stop = stop_on_signals()
+    exit_at_latest(stop, settings.node.stop_grace_s)
+    ledger = open_ledger(settings)
+    threads = [
+        threading.Thread(target=Deliverer(ledger, settings, destination, stop).run, name=destination.key, daemon=True)
+        for destination in settings.destinations
+    ]
+    for thread in threads:
+        thread.start()
+    structlog.get_logger().info(log_events.ROLE_STARTED, destinations=[d.key for d in settings.destinations])
+    stop.wait()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+class Deliverer:
+    """The loop of one destination. While it cannot be reached, one job at a time probes it, at growing intervals."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, destination: Destination, stop: threading.Event) -> None:
+        self._ledger = ledger
+        self._settings = settings.deliver
+        self._key = destination.key
+        self._sender = Sender(destination, settings.deliver)
+        self._owner = owner("deliver")
+        self._stop = stop
+        self._failures = 0
+        self._log = structlog.get_logger().bind(destination=destination.key)
+
+    def run(self) -> None:
+        """Loop until stopped."""
+        while not self._stop.is_set():
+            try:
+                self._once()
+            except LedgerUnavailable as error:
+                self._log.warning(log_events.LEDGER_UNAVAILABLE, error=describe(error))
+                self._stop.wait(POLL_S)
+            except Exception:  # noqa: BLE001  loop top: record and go on
+                self._log.error(log_events.LOOP_FAILED, exc_info=True)
+                self._stop.wait(POLL_S)
+
+    def _once(self) -> None:
+        self._ledger.expire_leases(EXPIRE_MAX_ATTEMPTS)
+        limit = 1 if self._failures else JOBS_PER_ASSOCIATION
+        jobs = self._ledger.claim(Stage.DELIVER, self._owner, limit, self._settings.lease_s, self._key)
+        if not jobs:
+            self._ledger.wait(Stage.DELIVER, POLL_S)
+            return
+        with LeaseKeeper(self._ledger, jobs, self._settings.lease_s):
+            self._deliver(jobs)
+
+    def _deliver(self, jobs: Sequence[Job]) -> None:
+        rounds = [_Round(self._ledger, job) for job in jobs]
+        owners = {stored.object_id: one for one in rounds for stored in one.objects}
+        objects = [stored for one in rounds for stored in one.objects]
+        try:
+            if objects:
+                self._sender.send(objects, self._ledger.store, lambda outcome: self._note(owners, outcome))
+        except Unreachable as error:
+            self._failures += 1
+            delay_s = self._delay_s(self._failures)
+            self._log.warning(log_events.DESTINATION_UNREACHABLE, reason=str(error), retry_in_s=round(delay_s, 1))
+            self._end(rounds, str(error), delay_s)
+            self._stop.wait(delay_s)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  loop top: these jobs wait, the next ones go on
+            self._log.error(log_events.JOB_FAILED, exc_info=error)
+            self._end(rounds, f"unexpected error: {describe(error)}", self._delay_s(max(j.attempt for j in jobs)))
+        else:
+            self._failures = 0
+            self._end(rounds, "the destination asked to try again later", self._delay_s(max(j.attempt for j in jobs)))
+
+    def _note(self, owners: "dict[int, _Round]", outcome: DeliveryOutcome) -> None:
+        owners[outcome.object_id].note(outcome)
+        event = {
+            DeliveryState.DELIVERED: log_events.OBJECT_DELIVERED,
+            DeliveryState.REFUSED: log_events.OBJECT_REFUSED,
+        }.get(outcome.state, log_events.JOB_RETRIED)
+        self._log.info(event, object_id=outcome.object_id, status=outcome.status, reason=outcome.reason)
+
+    def _end(self, rounds: "Sequence[_Round]", reason: str, delay_s: float) -> None:
+        for one in rounds:
+            try:
+                one.end(reason, delay_s)
+            except LeaseLost:
+                self._log.warning(log_events.JOB_DROPPED, job_id=one.job.job_id)
+
+    def _delay_s(self, failures: int) -> float:
+        """Exponential backoff with jitter: the nominal delay, half to all of it."""
+        nominal = min(self._settings.retry_max_s, self._settings.retry_first_s * 2.0 ** min(failures - 1, 30))
+        return nominal * random.uniform(0.5, 1.0)
+
+
+class _Round:
+    """One job during one association: which of its objects are still to go, and what was refused."""
+
+    def __init__(self, ledger: Ledger, job: Job) -> None:
+        self._ledger = ledger
+        self.job = job
+        self.objects: list[StoredObject] = ledger.undelivered(job)
+        self._left = {stored.object_id for stored in self.objects}
+        self._refusals: list[str] = []
+        self._later = ""
+
+    def note(self, outcome: DeliveryOutcome) -> None:
+        """Keep one answer, durably."""
+        self._ledger.record_delivery(self.job, outcome)
+        if outcome.state is DeliveryState.DELIVERED:
+            self._left.discard(outcome.object_id)
+        elif outcome.state is DeliveryState.REFUSED:
+            self._left.discard(outcome.object_id)
+            self._refusals.append(outcome.reason)
+        else:
+            self._later = outcome.reason
+
+    def end(self, reason: str, delay_s: float) -> None:
+        """Finish, wait for another try, or park with what the destination said."""
+        if self._left:
+            self._ledger.retry(self.job, self._later or reason, delay_s)
+        elif self._refusals:
+            self._ledger.park(self.job, " ".join(dict.fromkeys(self._refusals)))
+        else:
+            self._ledger.finish_delivery(self.job)

@@ -1,0 +1,82 @@
+"""The role that says: findings of a study in, stored DICOM objects and queued deliveries out."""
+
+import hashlib
+from collections.abc import Sequence
+
+import structlog
+
+from config import Settings
+from ledger.ledger import Ledger
+from ledger.records import Job, ResultObject, Stage, StudyFindings
+from node import log_events
+from node.lease import LeaseKeeper
+from node.process import exit_at_latest, stop_on_signals
+from node.wiring import open_ledger, owner
+from node.worker import Worker
+from sr_writer.build import build_objects
+
+DEFAULT_PROFILE = "generic-pacs"
+
+
+def run(settings: Settings) -> int:
+    """Write reports until told to stop."""
+    stop = stop_on_signals()
+    exit_at_latest(stop, settings.node.stop_grace_s)
+    ledger = open_ledger(settings)
+    structlog.get_logger().info(log_events.ROLE_STARTED)
+    worker = Worker(
+        ledger=ledger,
+        stage=Stage.REPORT,
+        owner=owner("report"),
+        lease_s=settings.report.lease_s,
+        max_attempts=settings.report.max_attempts,
+        batch_max=1,
+        work=Say(ledger, settings).work,
+        stop=stop,
+    )
+    worker.run()
+    return 0
+
+
+class Say:
+    """One report: built once, its bytes kept, its deliveries queued."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._destinations = [destination.key for destination in settings.destinations]
+
+    def work(self, jobs: Sequence[Job], keeper: LeaseKeeper) -> None:
+        """Report each study of `jobs`."""
+        for job in jobs:
+            self._report(job, keeper)
+
+    def _report(self, job: Job, keeper: LeaseKeeper) -> None:
+        findings = self._ledger.study_findings(job)
+        if findings is None:
+            keeper.release(job)
+            self._ledger.finish_report(job, None, [], [])
+            return
+        objects = [(made, self._keep(made)) for made in self._build(findings)]
+        keeper.release(job)
+        self._ledger.finish_report(job, findings, objects, self._destinations)
+        structlog.get_logger().info(
+            log_events.REPORT_BUILT,
+            study_instance_uid=job.study_instance_uid,
+            kind=findings.kind.value,
+            priority=findings.priority.value,
+            objects=[made.kind for made, _ in objects],
+        )
+
+    def _build(self, findings: StudyFindings) -> list[ResultObject]:
+        profiles = {destination.profile for destination in self._settings.destinations} or {DEFAULT_PROFILE}
+        store, installation = self._ledger.store, self._ledger.installation_uid
+        return [
+            made
+            for profile in sorted(profiles)
+            for made in build_objects(findings, store, self._settings, installation, profile)
+        ]
+
+    def _keep(self, made: ResultObject) -> str:
+        digest = hashlib.sha256(made.content).hexdigest()
+        return self._ledger.store.put("objects", digest, ".dcm", made.content)

@@ -1,0 +1,138 @@
+"""A storage SCU for `send` and `demo`: files leave byte for byte in the transfer syntax they are stored in."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE, Association, _config
+
+from ledger.errors import RetryableError
+
+MAX_CONTEXTS = 126  # PS3.8 9.3.2.2: odd identifiers 1 to 255, less a few
+CALLING_AE_TITLE = "OPENTRIAGE"
+_config.STORE_SEND_CHUNKED_DATASET = True  # the file's bytes, not a data set written anew
+
+
+class NoAssociation(RetryableError):
+    """The peer could not be reached or refused the association."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An application entity, AE@HOST:PORT."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Peer":
+        """Raises ValueError with a sentence."""
+        ae_title, at, address = text.rpartition("@")
+        host, colon, port = address.rpartition(":")
+        if not at or not colon or not host or not 0 < len(ae_title) <= 16:
+            raise ValueError(f"{text!r} is not AE@HOST:PORT, for example PACS@127.0.0.1:11112")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{port!r} is not a port")
+        return cls(ae_title, host.strip("[]"), int(port))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file that can be sent as it is."""
+
+    path: Path
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file. status: of the C-STORE-RSP; None when it was never sent."""
+
+    path: Path
+    status: int | None
+    text: str
+
+
+def read_item(path: Path) -> Item | None:
+    """What an association must offer for this file; None when it is not a DICOM file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
+            ds = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "StudyInstanceUID"])
+        meta = ds.file_meta
+        sop_class = meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID")
+        if not sop_class:
+            return None
+        return Item(path, str(sop_class), str(meta.TransferSyntaxUID), str(ds.get("StudyInstanceUID", "")))
+    except (InvalidDicomError, OSError, AttributeError, ValueError, TypeError, EOFError, KeyError, NotImplementedError):
+        return None
+
+
+def send_files(paths: Sequence[Path], peer: Peer, on_sent: Callable[[Sent], None]) -> None:
+    """Send every file and report each; unreadable ones are reported unsent. Raises NoAssociation."""
+    items = []
+    for path in paths:
+        item = read_item(path)
+        if item is None:
+            on_sent(Sent(path, None, "not a DICOM file"))
+        else:
+            items.append(item)
+    for group in _groups(items):
+        _send_group(group, peer, on_sent)
+
+
+def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """As many files as one association can offer contexts for, in the given order."""
+    group: list[Item] = []
+    contexts: set[tuple[str, str]] = set()
+    for item in items:
+        context = (item.sop_class_uid, item.transfer_syntax_uid)
+        if context not in contexts and len(contexts) == MAX_CONTEXTS:
+            yield group
+            group, contexts = [], set()
+        contexts.add(context)
+        group.append(item)
+    if group:
+        yield group
+
+
+def _associate(items: Sequence[Item], peer: Peer) -> Association:
+    ae = AE(ae_title=CALLING_AE_TITLE)
+    for sop_class_uid, transfer_syntax_uid in dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in items):
+        ae.add_requested_context(sop_class_uid, transfer_syntax_uid)
+    assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    if assoc.is_rejected:
+        raise NoAssociation(f"{peer.ae_title} at {peer.host}:{peer.port} rejected the association: check the AE titles")
+    if not assoc.is_established:
+        raise NoAssociation(f"nobody answers at {peer.host}:{peer.port}, or the association was aborted")
+    return assoc
+
+
+def _send_group(items: Sequence[Item], peer: Peer, on_sent: Callable[[Sent], None]) -> None:
+    assoc = _associate(items, peer)
+    try:
+        for item in items:
+            if not assoc.is_established:
+                on_sent(Sent(item.path, None, "the association ended before this file"))
+                continue
+            on_sent(_store(assoc, item))
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def _store(assoc: Association, item: Item) -> Sent:
+    try:
+        response = assoc.send_c_store(item.path)
+    except (ValueError, AttributeError):  # the text could quote a value
+        return Sent(item.path, None, "the peer does not accept this SOP class in this transfer syntax")
+    if "Status" not in response:
+        return Sent(item.path, None, "no answer")
+    status = int(response.Status)
+    return Sent(item.path, status, "stored" if status == 0 else str(response.get("ErrorComment", "")))

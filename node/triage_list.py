@@ -1,0 +1,52 @@
+"""The triage list in words: the same on the page, in the terminal and in the demonstration.
+
+LOW is ordinal inside the node; a person reads that nothing was flagged and that other disease was not looked for.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from ledger.records import TriagePriority, WorklistEntry
+
+NO_FLAG: Final = "no flagged finding; other disease was not looked for"
+STYLES: Final = {"HIGH": "bold white on red", "MEDIUM": "bold yellow", "NOT ASSESSED": "bold magenta"}
+
+
+def start_of_day() -> datetime:
+    """Midnight of this machine's day."""
+    return datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def priority_word(entry: WorklistEntry) -> str:
+    """HIGH, MEDIUM, NOT ASSESSED, unflagged, prior, waiting, or no model."""
+    if entry.is_prior:
+        return "prior"
+    if entry.priority is None:
+        return "waiting" if entry.pending else "no model"
+    if entry.priority is TriagePriority.LOW:
+        return "unflagged"
+    return entry.priority.value.replace("_", " ")
+
+
+def finding_words(entry: WorklistEntry) -> str:
+    """What the worst image showed, or why nothing is said."""
+    if entry.is_prior:
+        return "an older study: kept, not flagged"
+    parts = [
+        f"{finding.label} {finding.probability:.2f} ± {finding.probability_sd:.2f}"
+        + (", in doubt" if finding.in_doubt else "")
+        for finding in entry.findings
+        if finding.present or finding.in_doubt
+    ]
+    if not parts and entry.priority is TriagePriority.LOW:
+        parts.append(NO_FLAG)
+    if entry.not_assessed_reason:
+        parts.append(f"not assessed: {entry.not_assessed_reason}")
+    if not parts and entry.pending:
+        parts.append("not looked at yet")
+    return "; ".join(parts) or "no model is meant for it"
+
+
+def delivery_words(entry: WorklistEntry) -> str:
+    """Where the newest report stands."""
+    return ", ".join(f"{destination} {state}" for destination, state in entry.deliveries) or "-"
