@@ -1,0 +1,47 @@
+"""A throwaway PostgreSQL server from Debian's package, on a loopback port of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.peers import free_port
+
+
+def _binaries() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL's server is not installed: `make peers` installs it")
+    return found[-1].parent
+
+
+def _as_server_user(command: list[str]) -> list[str]:
+    # PostgreSQL refuses to run as root; its Debian package brings the user.
+    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """Start a server with its data below `folder` and yield the SQLAlchemy URL of its first database."""
+    binaries = _binaries()
+    data, port = folder / "data", free_port()
+    if os.geteuid() == 0:
+        for parent in [folder, *folder.parents]:
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        subprocess.run(["chown", "postgres", folder], check=True)
+    run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL}
+    subprocess.run(
+        _as_server_user([str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]),
+        **run,
+    )
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=16MB"
+    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
+    subprocess.run(_as_server_user([*control, "-o", options, "start"]), **run)
+    try:
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run(_as_server_user([*control, "-m", "immediate", "stop"]), **run)

@@ -1,0 +1,91 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ledger.store import PARTS, Store, VolumeFailed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    return store
+
+
+def test_what_is_finished_can_be_read_and_leaves_no_part(store: Store) -> None:
+    relative = store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    assert store.read(relative) == b"bytes"
+    assert relative.startswith("instances/ab/")
+    assert os.listdir(store.root / PARTS) == []
+
+
+def test_nothing_half_written_has_a_final_name(store: Store) -> None:
+    part = store.begin()
+    part.write(b"half")
+    assert not list((store.root / "instances").rglob("*.dcm"))
+    part.abort()
+    part.abort()
+    assert os.listdir(store.root / PARTS) == []
+
+
+def test_the_bytes_are_synced_before_they_are_named_and_the_name_before_it_is_believed(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def fsync(fd: int) -> None:
+        target = Path(f"/proc/self/fd/{fd}").readlink()
+        kind = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        seen.append(f"{kind}:{target.suffix}:{len(list(Path(tmp_path).rglob('*.dcm')))}")
+
+    store = Store(tmp_path / "store", fsync)
+    store.prepare()
+    seen.clear()
+    store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    assert seen == ["file:.part:0", "folder::1"]
+
+
+def test_after_a_failed_sync_the_volume_takes_nothing_more(tmp_path: Path) -> None:
+    broken = False
+
+    def fsync(fd: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, "Input/output error")
+
+    store = Store(tmp_path / "store", fsync)
+    store.prepare()
+    broken = True
+    with pytest.raises(VolumeFailed):
+        store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    broken = False  # the kernel may now say yes although it dropped the pages
+    with pytest.raises(VolumeFailed):
+        store.begin()
+    assert not list(store.root.rglob("*.dcm"))
+
+
+def test_only_the_owner_can_read(store: Store) -> None:
+    path = store.path(store.put("objects", "cd" * 32, ".dcm", b"bytes"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in [path.parent, path.parent.parent, store.root]} == {0o700}
+
+
+@pytest.mark.parametrize("name", ["../outside", "instances/../../outside", "/etc/passwd"])
+def test_a_name_cannot_leave_the_store(store: Store, name: str) -> None:
+    with pytest.raises(ValueError, match="inside the store"):
+        store.path(name)
+
+
+def test_two_writers_of_the_same_content_never_share_a_file(store: Store) -> None:
+    first = store.put("instances", "ab" * 32, ".dcm", b"same")
+    second = store.put("instances", "ab" * 32, ".dcm", b"same")
+    assert first != second
+    assert store.read(first) == store.read(second)
+
+
+def test_the_sweep_deletes_what_a_crash_left(store: Store) -> None:
+    part = store.begin()
+    part.write(b"half")
+    assert store.sweep_parts() == 1
+    assert os.listdir(store.root / PARTS) == []
+    part.abort()
