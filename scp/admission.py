@@ -1,0 +1,271 @@
+"""The acknowledgement contract for one instance: nothing is answered 0x0000 before it would survive a power cut.
+
+Bytes go to a part file on the store's own volume and are hashed while they stream; then the structure is walked, the
+identities are compared, the file is synced, renamed and its folder synced, and the ledger commits the row and its job
+in one transaction. Only then does `commit` answer success. Independent of the network engine.
+"""
+
+import hashlib
+import mmap
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from config.settings import Settings
+from ledger.errors import LedgerUnavailable
+from ledger.ledger import Ledger
+from ledger.records import AdmissionOutcome, ReceivedInstance
+from ledger.store import PartFile
+from scp import metrics, part10
+from scp.disposition import disposition_of
+from scp.engine import StoreRequest
+from scp.errors import (
+    ClassNotAccepted,
+    DataSetMismatch,
+    InstanceTooLarge,
+    InvalidUid,
+    StoreUnavailable,
+    StructureError,
+)
+from scp.quarantine import Quarantine
+from scp.status import SUCCESS, Answer, answer_to
+from scp.structure import (
+    MODALITY,
+    SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    Limits,
+    text,
+    walk,
+)
+
+log = structlog.get_logger()
+
+FREE_SPACE_CHECK_BYTES: Final = 64 * 1024 * 1024
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)  # PS3.5 9.1
+_MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}", re.ASCII)
+
+
+def is_valid_uid(uid: str) -> bool:
+    return len(uid) <= 64 and _UID.fullmatch(uid) is not None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Admitter:
+    """Makes a sink for each C-STORE. Shared by all associations."""
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, quarantine: Quarantine, now: Callable[[], datetime] = _utc_now
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.store = ledger.store
+        self.quarantine = quarantine
+        self.now = now
+        self.limits = Limits(settings.receive.max_nesting, settings.receive.max_elements)
+
+    def begin(self, request: StoreRequest) -> "AdmissionSink":
+        return AdmissionSink(self, request)
+
+    def check_space(self) -> None:
+        if self.store.free_bytes() < self.settings.receive.free_disk_min_bytes:
+            raise StoreUnavailable("storage is nearly full")
+
+    def check_volume(self) -> None:
+        """Once a sync failed, nothing of this volume can be vouched for until a restart."""
+        if self.store.failed:
+            raise StoreUnavailable("storage failed")
+
+
+class AdmissionSink:
+    """One instance on its way in (scp.engine.InstanceSink)."""
+
+    def __init__(self, admitter: Admitter, request: StoreRequest) -> None:
+        self._admitter = admitter
+        self._request = request
+        self._sha256 = hashlib.sha256()
+        self._size_bytes = 0
+        self._part: PartFile | None = None
+        self._header_bytes = 0
+        self._error: Exception | None = None
+        self._stored = False
+        try:
+            self._open()
+        except Exception as error:  # noqa: BLE001 - a sink never raises: the engine must have an answer
+            self._fail(error)
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._error is not None:
+            return
+        try:
+            self._append(data)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    def commit(self) -> Answer:
+        outcome: AdmissionOutcome | None = None
+        if self._error is None:
+            try:
+                outcome = self._admit()
+            except Exception as error:  # noqa: BLE001
+                self._fail(error)
+        return self._answer(outcome)
+
+    def abort(self) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            part.abort()
+
+    # --- steps, in order; each raises ---
+
+    def _open(self) -> None:
+        request = self._request
+        for name, uid in (("SOP Class", request.sop_class_uid), ("SOP Instance", request.sop_instance_uid)):
+            if not is_valid_uid(uid):
+                raise InvalidUid(f"Affected {name} UID is not valid")
+        if request.sop_class_uid != request.abstract_syntax_uid:
+            raise ClassNotAccepted("SOP class is not that of the presentation context")
+        self._admitter.check_space()
+        self._part = self._admitter.store.begin()
+        header = part10.header(request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid)
+        self._part.write(header)
+        self._header_bytes = len(header)
+
+    def _append(self, data: bytes | memoryview) -> None:
+        assert self._part is not None
+        before, self._size_bytes = self._size_bytes, self._size_bytes + len(data)
+        if self._size_bytes > self._admitter.settings.receive.max_instance_bytes:
+            raise InstanceTooLarge("data set is longer than the limit")
+        if before // FREE_SPACE_CHECK_BYTES != self._size_bytes // FREE_SPACE_CHECK_BYTES:
+            self._admitter.check_space()
+        self._sha256.update(data)
+        self._part.write(data)
+
+    def _admit(self) -> AdmissionOutcome:
+        admitter, part = self._admitter, self._part
+        assert part is not None
+        values = self._walk(part)
+        self._check_identity(values)
+        digest = self._sha256.hexdigest()
+        known = admitter.ledger.find_instance(self._request.sop_instance_uid, digest)
+        admitter.check_volume()
+        if known is not None and admitter.store.path(known.path).exists():
+            self.abort()
+            return AdmissionOutcome.RESENT
+        # a known instance whose file was lost gets it back under its name
+        path = known.path if known is not None else admitter.store.name("instances", digest, ".dcm")
+        self._part = None
+        part.finish(path)
+        self._stored = True
+        admitter.check_volume()
+        admission = admitter.ledger.admit(
+            self._received(values, digest, path), admitter.settings.study.complete_after_s
+        )
+        if admission.outcome is AdmissionOutcome.RESENT and known is None:  # the same bytes came twice at once
+            admitter.store.path(path).unlink(missing_ok=True)
+        return admission.outcome
+
+    def _walk(self, part: PartFile) -> dict[int, bytes]:
+        with (
+            part.path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as whole,
+            whole[self._header_bytes :] as data,
+        ):
+            return walk(data, self._request.transfer_syntax_uid, self._admitter.limits)
+
+    def _check_identity(self, values: Mapping[int, bytes]) -> None:
+        for tag, announced in (
+            (SOP_CLASS_UID, self._request.sop_class_uid),
+            (SOP_INSTANCE_UID, self._request.sop_instance_uid),
+        ):
+            if text(values, tag) != announced:
+                raise DataSetMismatch("data set is not the instance the command announced", tag)
+        for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID):
+            uid = text(values, tag)
+            if not uid:
+                raise DataSetMismatch("a required UID is missing", tag)
+            if not is_valid_uid(uid):
+                raise InvalidUid("a required UID is not valid", tag)
+
+    def _received(self, values: Mapping[int, bytes], digest: str, path: str) -> ReceivedInstance:
+        request, association = self._request, self._request.association
+        received_at = self._admitter.now()
+        modality = text(values, MODALITY)
+        return ReceivedInstance(
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            series_instance_uid=text(values, SERIES_INSTANCE_UID),
+            study_instance_uid=text(values, STUDY_INSTANCE_UID),
+            transfer_syntax_uid=request.transfer_syntax_uid,
+            modality=modality if _MODALITY.fullmatch(modality) else "",
+            sha256=digest,
+            size_bytes=self._size_bytes,
+            path=path,
+            disposition=disposition_of(values, self._admitter.settings, received_at),
+            calling_ae_title=association.calling_ae_title,
+            peer_address=association.peer_address,
+            association_id=association.association_id,
+            message_priority=request.message_priority,
+            received_at=received_at,
+        )
+
+    # --- the end ---
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            error = StoreUnavailable("storage cannot take the bytes")
+        elif isinstance(error, LedgerUnavailable):
+            error = StoreUnavailable("ledger is unavailable")
+        self._error = error
+        part, self._part = self._part, None
+        if part is None:
+            return
+        try:
+            if isinstance(error, StructureError):
+                self._quarantine(part)
+        finally:
+            part.abort()
+
+    def _quarantine(self, part: PartFile) -> None:
+        try:
+            kept = self._admitter.quarantine.keep(part.path, part.size_bytes)
+        except OSError:
+            kept = None
+        if kept is not None:
+            metrics.QUARANTINED.inc()
+            log.warning("data_set_quarantined", file=kept.name, size_bytes=part.size_bytes)
+
+    def _answer(self, outcome: AdmissionOutcome | None) -> Answer:
+        answer = Answer(SUCCESS) if self._error is None else answer_to(self._error, self._stored)
+        metrics.BYTES.inc(self._size_bytes)
+        metrics.INSTANCES.labels(outcome or "refused", f"0x{answer.status:04X}").inc()
+        self._log(outcome, answer)
+        return answer
+
+    def _log(self, outcome: AdmissionOutcome | None, answer: Answer) -> None:
+        uid = self._request.sop_instance_uid
+        facts = {
+            "sop_instance_uid": uid if is_valid_uid(uid) else "",
+            "association_id": self._request.association.association_id,
+            "size_bytes": self._size_bytes,
+        }
+        if answer.is_success:
+            log.debug("instance_received", outcome=outcome, **facts)
+            return
+        # an unforeseen error is ours: its type helps, its text could quote a value
+        expected = answer.comment or type(self._error).__name__
+        log.warning(
+            "instance_refused",
+            status=f"0x{answer.status:04X}",
+            reason=expected,
+            error=type(self._error).__name__,
+            **facts,
+        )

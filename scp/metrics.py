@@ -1,0 +1,27 @@
+"""Counters of the receiver. Labels come from small closed sets, never from the wire."""
+
+from prometheus_client import Counter, Gauge
+
+INSTANCES = Counter(
+    "opentriage_receive_instances_total",
+    "C-STORE requests answered, by outcome (new, resent, uid_conflict, refused) and status",
+    ["outcome", "status"],
+)
+BYTES = Counter("opentriage_receive_bytes_total", "Data set bytes received")
+ASSOCIATIONS_ACCEPTED = Counter("opentriage_receive_associations_accepted_total", "Associations accepted")
+ASSOCIATIONS_REJECTED = Counter(
+    "opentriage_receive_associations_rejected_total", "Associations rejected, by reason", ["reason"]
+)
+ASSOCIATIONS_ABORTED = Counter(
+    "opentriage_receive_associations_aborted_total", "Associations that ended without a release"
+)
+ASSOCIATIONS_OPEN = Gauge("opentriage_receive_associations_open", "Associations established now")
+CONNECTIONS_REFUSED = Counter(
+    "opentriage_receive_connections_refused_total", "Connections closed before anything was read, by reason", ["reason"]
+)
+CONTEXTS_REFUSED = Counter(
+    "opentriage_receive_contexts_refused_total",
+    "Presentation contexts refused, by reason (abstract_syntax, transfer_syntax)",
+    ["reason"],
+)
+QUARANTINED = Counter("opentriage_receive_quarantined_total", "Broken data sets kept in quarantine")
