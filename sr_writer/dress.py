@@ -11,7 +11,7 @@ from datetime import datetime
 from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from config.settings import ReportSettings
 from ledger.records import InstanceRef, ResultObject, StudyFindings
@@ -125,7 +125,7 @@ def finished(ds: Dataset, kind: str) -> ResultObject:
     plain.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     plain.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     plain.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    plain.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    plain.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     plain.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     buffer = BytesIO()
     with warnings.catch_warnings():

@@ -20,7 +20,6 @@ from highdicom.sr import (
     MeasurementReport,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
-    SourceImageForMeasurement,
     SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
@@ -88,7 +87,7 @@ def measurement_report(report: Report) -> ResultObject:
 
 
 def _statements(found: Sequence[Read]) -> list[Statement]:
-    """A group for each finding that is present or in doubt; if there is none, for the first finding of the worst image."""
+    """A group for each finding that is present or in doubt; with none, for the worst image's first finding."""
     every = [(read, finding) for read in found for finding in sorted(spoken(read.result), key=ranked)]
     if not every:
         raise NothingToSay("no analysed image has a finding to measure")
@@ -156,9 +155,8 @@ def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
         region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
         number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
         points = np.asarray(region.GraphicData, dtype=np.float64).reshape(-1, 2)
-        source = SourceImageForMeasurement(instance.sop_class_uid, instance.sop_instance_uid)
+        source = SourceImageForRegion(instance.sop_class_uid, instance.sop_instance_uid)
         coordinates = CoordinatesForMeasurement("POLYLINE", points, source)
-        coordinates.ContentSequence[0].RelationshipType = "SELECTED FROM"  # highdicom writes INFERRED FROM
         number.ContentSequence = ContentSequence([coordinates])
         group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
 

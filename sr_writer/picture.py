@@ -25,10 +25,20 @@ _GROUND = (14, 17, 22)
 _TEXT = (240, 243, 247)
 _QUIET = (168, 178, 190)
 _BANNERS = {TriagePriority.HIGH: ((176, 18, 34), (255, 255, 255)), TriagePriority.MEDIUM: ((245, 176, 24), (20, 16, 4))}
-_WEAK, _STRONG = np.array([255.0, 196.0, 0.0]), np.array([255.0, 48.0, 16.0])
+_WEAK, _STRONG = (255, 196, 0), (255, 48, 16)
 _PAD = 24
+_DASH = 34  # Pillow's own font has no dash: it is drawn
+
+# Look-up tables from strength 0..255 to opacity and to red, green, blue.
+_RAMP = [max(level / 255.0 - FADE_BELOW, 0.0) / (1.0 - FADE_BELOW) for level in range(256)]
+_ALPHA = [round(255.0 * OPACITY * ramp**0.7) for ramp in _RAMP]
+_COLOURS = [
+    [round(weak + (strong - weak) * ramp) for ramp in _RAMP] for weak, strong in zip(_WEAK, _STRONG, strict=True)
+]
 
 Pixels = NDArray[np.uint8]  # (rows, columns, 3), RGB
+Colour = tuple[int, int, int]
+Strength = NDArray[np.uint8]  # (rows, columns), 0..255
 
 
 @dataclass(frozen=True)
@@ -55,10 +65,10 @@ def draw(display: Image.Image | None, picture: Picture) -> Pixels:
     return np.asarray(canvas, dtype=np.uint8)
 
 
-def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Strength in [0, 1] over a drawn image of `size` (rows, columns); 0 where the map does not reach.
+def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[int, int]) -> Strength:
+    """Strength over a drawn image of `size` (rows, columns): 0..255, 0 where the map does not reach.
 
-    1 stands for the map's own peak or FULL_COLOUR_LOGITS, whichever is more. Negative evidence is 0.
+    255 stands for the map's own peak or FULL_COLOUR_LOGITS, whichever is more. Negative evidence is 0.
     """
     values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), 0.0)
     full = max(float(values.max(initial=0.0)), FULL_COLOUR_LOGITS)
@@ -66,33 +76,30 @@ def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[in
     top, left, bottom, right = activation.box
     y0, x0 = round(top * down), round(left * across)
     y1, x1 = max(round(bottom * down), y0 + 1), max(round(right * across), x0 + 1)
-    grid = Image.fromarray(values).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC)
-    strength = np.zeros(size, dtype=np.float64)
+    grid = np.asarray(Image.fromarray(values).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC))
+    strength = np.zeros(size, dtype=np.uint8)
     ys, xs = slice(max(y0, 0), min(y1, size[0])), slice(max(x0, 0), min(x1, size[1]))
     if ys.start < ys.stop and xs.start < xs.stop:
-        inside = np.asarray(grid)[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
-        strength[ys, xs] = np.clip(inside / full, 0.0, 1.0)
+        inside = grid[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+        strength[ys, xs] = np.rint(np.clip(inside * (255.0 / full), 0.0, 255.0)).astype(np.uint8)
     return strength
 
 
-def blend(grey: NDArray[np.uint8], strength: NDArray[np.float64]) -> Pixels:
-    """(rows, columns) grey and strength in [0, 1] -> RGB; where the strength fades to nothing the grey is untouched."""
-    ramp = np.clip((strength - FADE_BELOW) / (1.0 - FADE_BELOW), 0.0, 1.0)[..., None]
-    colour = _WEAK + (_STRONG - _WEAK) * ramp
-    alpha = OPACITY * ramp**0.7
-    base = np.repeat(grey[..., None].astype(np.float64), 3, axis=2)
-    return np.asarray(np.rint(base * (1.0 - alpha) + colour * alpha), dtype=np.uint8)
+def blend(grey: Image.Image, strength: Strength) -> Image.Image:
+    """Colour over an 8-bit grey image of the same size; where the strength fades to nothing the grey is untouched."""
+    level = Image.fromarray(strength)
+    colour = Image.merge("RGB", [level.point(table) for table in _COLOURS])
+    return Image.composite(colour, grey.convert("RGB"), level.point(_ALPHA))
 
 
 def _overlaid(display: Image.Image, picture: Picture) -> Image.Image:
     grey = display.convert("L")
     scale = IMAGE_SIDE / max(grey.size)
     size = (max(round(grey.width * scale), 1), max(round(grey.height * scale), 1))
-    pixels = np.asarray(grey.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+    drawn = grey.resize(size, Image.Resampling.LANCZOS)
     if picture.mapped is None or picture.mapped.activation is None or 0 in picture.source_size:
-        return Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
-    strength = heat(picture.mapped.activation, picture.source_size, (pixels.shape[0], pixels.shape[1]))
-    return Image.fromarray(blend(pixels, strength))
+        return drawn.convert("RGB")
+    return blend(drawn, heat(picture.mapped.activation, picture.source_size, (drawn.height, drawn.width)))
 
 
 def _placard() -> Image.Image:
@@ -117,12 +124,25 @@ def _banner(priority: TriagePriority, width: int) -> Image.Image:
     small, large = _font(30), _font(84)
     pen.text((_PAD, 66), priority.value, ink, large, anchor="lm", stroke_width=2, stroke_fill=ink)
     pen.text((width - _PAD, 46), "AI triage priority", ink, small, anchor="rm")
-    pen.text((width - _PAD, 90), BANNER, ink, small, anchor="rm", stroke_width=1, stroke_fill=ink)
+    _dashed(pen, (width - _PAD, 90), BANNER, ink, small)
     return image
 
 
+def _dashed(
+    pen: ImageDraw.ImageDraw, end: tuple[int, int], text: str, ink: Colour, font: ImageFont.FreeTypeFont
+) -> None:
+    """Bold text that ends at `end` (x, middle y), its dashes drawn as lines."""
+    x, y = end
+    for i, part in enumerate(reversed(text.split(" – "))):
+        if i:
+            pen.line([(x - _DASH + 9, y + 1), (x - 9, y + 1)], fill=ink, width=4)
+            x -= _DASH
+        pen.text((x, y), part, ink, font, anchor="rm", stroke_width=1, stroke_fill=ink)
+        x -= round(pen.textlength(part, font))
+
+
 def _legend(picture: Picture, width: int, has_image: bool) -> Image.Image:
-    rows: list[tuple[str, int, tuple[int, int, int]]] = []
+    rows: list[tuple[str, int, Colour]] = []
     for i, finding in enumerate(picture.findings):
         doubt = "  in doubt" if finding.in_doubt else ""
         rows.append((f"{name_of(finding)}  {plus_minus(finding)}{doubt}", 44 if i == 0 else 32, _TEXT))
@@ -154,10 +174,10 @@ def _colour_bar(image: Image.Image, top: int, width: int) -> None:
     pen = ImageDraw.Draw(image)
     left = round(pen.textlength("weaker", _font(22))) + _PAD + 14
     length, height = min(420, width // 2), 26
-    strength = np.repeat(np.linspace(FADE_BELOW, 1.0, length)[None, :], height, axis=0)
-    grey = np.full((height, length), 96, dtype=np.uint8)
+    steps = np.rint(np.linspace(255.0 * FADE_BELOW, 255.0, length)).astype(np.uint8)
+    bar = blend(Image.new("L", (length, height), 96), np.repeat(steps[None, :], height, axis=0))
     pen.text((_PAD, top + height // 2), "weaker", _QUIET, _font(22), anchor="lm")
-    image.paste(Image.fromarray(blend(grey, strength)), (left, top))
+    image.paste(bar, (left, top))
     pen.text((left + length + 14, top + height // 2), "stronger", _QUIET, _font(22), anchor="lm")
 
 

@@ -1,5 +1,6 @@
 """Which image and which finding speak first. Order only; nothing is decided here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ledger.records import Finding, ImageResult, InstanceRef, ResultStatus, StudyFindings
@@ -14,9 +15,9 @@ class Read:
     result: ImageResult
 
 
-def ranked(findings: Finding) -> tuple[bool, bool, float, str]:
+def ranked(finding: Finding) -> tuple[bool, bool, float, str]:
     """Sort key: present before doubtful before the rest, then the more probable."""
-    return (not findings.present, not findings.in_doubt, -findings.probability, findings.label)
+    return (not finding.present, not finding.in_doubt, -finding.probability, finding.label)
 
 
 def reads(findings: StudyFindings) -> list[Read]:
@@ -36,10 +37,10 @@ def _urgency(read: Read) -> tuple[int, tuple[bool, bool, float, str], str, str]:
     return rank, first, read.instance.sop_instance_uid, read.result.model.name if read.result.model else ""
 
 
-def analysed(found: list[Read]) -> list[Read]:
+def analysed(found: Sequence[Read]) -> list[Read]:
     return [read for read in found if read.result.status is ResultStatus.ANALYSED and read.result.model is not None]
 
 
-def not_judged(found: list[Read]) -> list[Read]:
+def not_judged(found: Sequence[Read]) -> list[Read]:
     """A model was meant to look and could not."""
     return [read for read in found if read.result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)]

@@ -14,17 +14,19 @@ from sr_writer import codes
 from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
-from sr_writer.words import spoken, series_description
+from sr_writer.words import series_description, spoken
 
 KIND = "secondary_capture"
-_PAIRED = frozenset("ANKLE ARM BREAST CLAVICLE ELBOW EYE FEMUR FINGER FOOT FOREARM HAND HIP HUMERUS KNEE LEG SCAPULA "
-                    "SHOULDER THIGH THUMB TOE WRIST CALCANEUS EXTREMITY".split())  # fmt: skip
+_PAIRED = frozenset(
+    {"ANKLE", "ARM", "BREAST", "CALCANEUS", "CLAVICLE", "ELBOW", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT"}
+    | {"FOREARM", "HAND", "HIP", "HUMERUS", "KNEE", "LEG", "SCAPULA", "SHOULDER", "THIGH", "THUMB", "TOE", "WRIST"}
+)
 _SITE_OF_BODY = {"39607008": "CHEST", "12738006": "BRAIN"}  # SNOMED lung, brain
 _MAX_NAMED = 4
 
 
 def secondary_capture(report: Report, store: Store) -> ResultObject:
-    """Draw the worst image and wrap it. The pixels hold the words, so BurnedInAnnotation is YES (no identity in them)."""
+    """Draw the worst image and wrap it. BurnedInAnnotation is YES: words are in the pixels, an identity never."""
     found = reads(report.findings)
     worst = (analysed(found) or found)[0]
     pixels = draw(_display(worst, store), _picture(report, worst, found))

@@ -50,7 +50,7 @@ class SourceHeader:
 
 
 def read_header(path: Path, study_instance_uid: str) -> SourceHeader:
-    """Read up to the pixels. Raises SourceUnreadable when this is not DICOM at all; odd values are emptied, not fatal."""
+    """Read up to the pixels; odd values are emptied, not fatal. Raises SourceUnreadable when it is not DICOM."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
         try:
@@ -231,7 +231,7 @@ def _valid(text: str, shape: str, form: str) -> str:
     if not re.fullmatch(shape, text):
         return ""
     try:
-        datetime.strptime(text, form)  # noqa: DTZ007 - only asks whether it is one
+        datetime.strptime(text, form)
     except ValueError:
         return ""
     return text

@@ -116,7 +116,8 @@ def _which(read: Read, found: Sequence[Read]) -> str:
     images = list(dict.fromkeys(r.instance.sop_instance_uid for r in found))
     if len(images) < 2:
         return ""
-    return f" (image {images.index(read.instance.sop_instance_uid) + 1} of {len(images)}, {read.instance.sop_instance_uid})"
+    uid = read.instance.sop_instance_uid
+    return f" (image {images.index(uid) + 1} of {len(images)}, {uid})"
 
 
 def _reason(read: Read) -> str:

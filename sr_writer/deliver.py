@@ -1,0 +1,202 @@
+"""Deliver: stored objects to one destination by C-STORE, byte for byte as they are kept.
+
+pynetdicom's own `send_c_store` decodes and encodes again; here the stored data set goes into the request as it lies.
+"""
+
+import hashlib
+import socket
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from io import BytesIO
+
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
+
+from config.settings import DeliverSettings, Destination
+from ledger.records import DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
+from ledger.store import Store
+from sr_writer.errors import Unreachable
+from sr_writer.statuses import context_refusal, rejection, sentence, state_of
+
+OnOutcome = Callable[[DeliveryOutcome], None]
+
+_MEDIUM, _HIGH = 0, 1  # (0000,0700), PS3.7 9.3.1.1
+_PREFIX = 132  # preamble and "DICM"
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
+_TRANSIENT = 2  # result of A-ASSOCIATE-RJ
+
+
+class DamagedObject(Exception):
+    """The stored file is not what was stored."""
+
+
+class _Ended(Enum):
+    """How a round on one association ended."""
+
+    DONE = auto()
+    ABORTED = auto()  # the peer broke off: the next object may do better on a new association
+    SILENT = auto()  # no answer in time: nothing more is tried now
+
+
+class _Rejected(Exception):
+    """The destination will not talk to us until somebody changes something; the text says what."""
+
+
+def data_set_bytes(content: bytes, sha256: str) -> bytes:
+    """The encoded data set of a Part 10 file: everything after group 0002. Raises DamagedObject."""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedObject
+    if content[128:_PREFIX] != b"DICM" or content[_PREFIX : _PREFIX + 8] != _GROUP_LENGTH:
+        raise DamagedObject
+    length = int.from_bytes(content[_PREFIX + 8 : _PREFIX + 12], "little")
+    return content[_PREFIX + 12 + length :]
+
+
+class Sender:
+    """Sends to one destination. Holds no connection between calls; safe to use from one thread at a time."""
+
+    def __init__(self, destination: Destination, settings: DeliverSettings) -> None:
+        self._destination = destination
+        self._settings = settings
+
+    def send(self, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome) -> None:
+        """Send on one association, most urgent first; `on_outcome` hears of each object once, as soon as it is known.
+
+        An association that the peer breaks off is opened anew for the objects that are left, so that one object a
+        destination chokes on does not hold back the others. Raises Unreachable when there is no association at first.
+        """
+        waiting = sorted(objects, key=lambda item: (item.priority.rank, item.object_id))
+        first = True
+        while waiting:
+            try:
+                association = self._associate(waiting)
+            except _Rejected as error:
+                return self._all(waiting, DeliveryState.REFUSED, str(error), on_outcome)
+            except Unreachable as error:
+                if first:
+                    raise
+                return self._all(waiting, DeliveryState.WAITING, str(error), on_outcome)
+            first = False
+            try:
+                ended, waiting = self._round(association, waiting, store, on_outcome)
+            finally:
+                if association.is_established:
+                    association.release()
+            if ended is _Ended.SILENT:
+                return self._all(waiting, DeliveryState.WAITING, f"{self._destination.key} fell silent.", on_outcome)
+        return None
+
+    def _round(
+        self, association: Association, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome
+    ) -> tuple[_Ended, list[StoredObject]]:
+        """Send in order until the association ends; returns how, and what has had no outcome yet."""
+        contexts = {(str(c.abstract_syntax), str(c.transfer_syntax[0])): c for c in association.accepted_contexts}
+        refused = {str(c.abstract_syntax): c.result for c in association.rejected_contexts}
+        for i, item in enumerate(objects):
+            key = (item.sop_class_uid, item.transfer_syntax_uid)
+            if key not in contexts:
+                on_outcome(self._no_context(item, refused.get(item.sop_class_uid) or 0))
+                continue
+            outcome, ended = self._store(association, contexts[key], item, store, message_id=i % 65535 + 1)
+            on_outcome(outcome)
+            if ended is not _Ended.DONE:
+                return ended, list(objects[i + 1 :])
+        return _Ended.DONE, []
+
+    def _store(
+        self, association: Association, context: PresentationContext, item: StoredObject, store: Store, message_id: int
+    ) -> tuple[DeliveryOutcome, _Ended]:
+        try:
+            data = data_set_bytes(store.read(item.path), item.sha256)
+        except (OSError, DamagedObject):
+            reason = "the stored object is missing or damaged here: it was not sent; check the store's disk"
+            return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason), _Ended.DONE
+        began = time.monotonic()
+        status = _c_store(association, context, item, data, message_id)
+        if status is not None:
+            text = sentence(status, item.sop_class_uid, self._destination)
+            return DeliveryOutcome(item.object_id, state_of(status), status, text), _Ended.DONE
+        silent = time.monotonic() - began >= self._settings.response_timeout_s
+        how = f"did not answer within {self._settings.response_timeout_s:g} s" if silent else "broke off"
+        reason = f"{self._destination.key} {how} while an object was sent; it is tried again."
+        outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason)
+        return outcome, _Ended.SILENT if silent else _Ended.ABORTED
+
+    def _associate(self, objects: Sequence[StoredObject]) -> Association:
+        """An association with the contexts these objects need, perhaps none accepted. Raises Unreachable, _Rejected."""
+        ae = AE(ae_title=self._destination.calling_ae_title)
+        ae.connection_timeout = self._settings.connect_timeout_s
+        ae.acse_timeout = self._settings.connect_timeout_s
+        ae.dimse_timeout = self._settings.response_timeout_s
+        ae.network_timeout = self._settings.response_timeout_s
+        wanted = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in objects)
+        association = ae.associate(
+            self._destination.host,
+            self._destination.port,
+            contexts=[build_context(sop_class, syntax) for sop_class, syntax in wanted],
+            ae_title=self._destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
+        )
+        if association.is_established or association.rejected_contexts:
+            return association
+        raise self._no_association(association)
+
+    def _no_association(self, association: Association) -> Exception:
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None:
+            source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
+            if answer.result != _TRANSIENT:
+                return _Rejected(rejection(source, reason, self._destination))
+            return Unreachable(f"{self._destination.key} is busy ({source}/{reason}); it is tried again.")
+        if association.is_aborted:
+            return Unreachable(f"{self._destination.key} broke off or did not answer the association request.")
+        return Unreachable(f"no connection to {self._destination.key}: check host, port and network.")
+
+    def _no_context(self, item: StoredObject, result: int) -> DeliveryOutcome:
+        reason = context_refusal(item.sop_class_uid, item.transfer_syntax_uid, result, self._destination)
+        return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason)
+
+    @staticmethod
+    def _all(objects: Sequence[StoredObject], state: DeliveryState, reason: str, on_outcome: OnOutcome) -> None:
+        for item in objects:
+            on_outcome(DeliveryOutcome(item.object_id, state, None, reason))
+
+
+def _without_delay(event: evt.Event) -> None:
+    """Small PDUs leave at once: Nagle and delayed acknowledgement together cost 40 ms an object."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _c_store(
+    association: Association, context: PresentationContext, item: StoredObject, data: bytes, message_id: int
+) -> int | None:
+    """One C-STORE with exactly `data` as its data set; the status, or None when there was no valid answer.
+
+    Follows `Association.send_c_store` of pynetdicom 3.0, which has no public way to send encoded bytes.
+    """
+    request = C_STORE()
+    request.MessageID = message_id
+    request.AffectedSOPClassUID = item.sop_class_uid
+    request.AffectedSOPInstanceUID = item.sop_instance_uid
+    request.Priority = _HIGH if item.priority is TriagePriority.HIGH else _MEDIUM
+    request.DataSet = BytesIO(data)
+    if context.context_id is None or not association.is_established:
+        return None
+    association._reactor_checkpoint.clear()  # the reactor must not read our answer
+    while not association._is_paused:
+        time.sleep(0.0001)
+    try:
+        association.dimse.send_msg(request, context.context_id)
+        _, response = association.dimse.get_msg(block=True)
+    finally:
+        association._reactor_checkpoint.set()
+    if response is None:
+        association._handle_no_response()
+        return None
+    answered = association._check_received_status(response)
+    return int(answered.Status) if "Status" in answered else None

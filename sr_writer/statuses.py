@@ -1,0 +1,86 @@
+"""What an answer of the destination means for us: one table (PS3.4 B.2.3, PS3.7 C), and sentences to act on.
+
+Sentences name AE titles and SOP classes, never the Error Comment of the peer: that may quote a patient.
+"""
+
+from pydicom.uid import UID
+
+from config.settings import Destination
+from ledger.records import DeliveryState
+
+DUPLICATE_SOP_INSTANCE = 0x0111  # the same UID is there already, and our bytes under a UID never change
+
+_DELIVERED = frozenset({0x0000, 0x0001, 0x0107, 0x0116, DUPLICATE_SOP_INSTANCE})
+_LATER = frozenset({0x0110, 0x0210, 0x0213})
+_REFUSALS = {
+    0x0117: "calls the SOP Instance UID invalid: its UID check must allow the root 2.25 with 44 characters",
+    0x0118: "does not know an element it needs: look at its log for this object",
+    0x0119: "says class and instance do not belong together: look for another object under this UID there",
+    0x0122: "does not support the SOP class: enable storage of this class there",
+    0x0124: "does not authorise us: allow storage for our AE title there",
+    0x0211: "does not know C-STORE on this connection: check that AE title and port belong to a storage service",
+    0x0212: "calls the request mistyped: look at its log for this object",
+}
+
+
+def state_of(status: int) -> DeliveryState:
+    """The whole table; a status nobody defined is refused, so that a person sees it."""
+    if status in _DELIVERED or status >> 12 == 0xB:
+        return DeliveryState.DELIVERED
+    if status in _LATER or status >> 8 == 0xA7:
+        return DeliveryState.WAITING
+    return DeliveryState.REFUSED
+
+
+def sentence(status: int, sop_class_uid: str, destination: Destination) -> str:
+    """Why an object is where it is; empty for plain success."""
+    state, code = state_of(status), f"0x{status:04X}"
+    who, what = destination.key, class_name(sop_class_uid)
+    if status == DUPLICATE_SOP_INSTANCE:
+        return f"{who} already holds this {what} ({code})."
+    if state is DeliveryState.DELIVERED:
+        return "" if status == 0 else f"{who} stored the {what} with a warning ({code}): it may have changed elements."
+    if state is DeliveryState.WAITING:
+        return f"{who} cannot take the {what} now ({code}); it is tried again."
+    return f"{who} refused the {what} ({code}): it {_advice(status)}."
+
+
+def _advice(status: int) -> str:
+    if status >> 8 == 0xA9:
+        return (
+            "says the data set does not match the SOP class: check its rules for this class, then release the delivery"
+        )
+    if status >> 12 == 0xC:
+        return "cannot understand the data set: look at its log for this object and check its rules for this class"
+    return _REFUSALS.get(status, "gave no reason that the standard defines: look at its log for this object")
+
+
+def class_name(sop_class_uid: str) -> str:
+    """ "Enhanced SR Storage" for its UID."""
+    return UID(sop_class_uid).name
+
+
+_REJECTIONS = {
+    (1, 1): "gave no reason: check there that our AE title {calling} is registered with this machine's address",
+    (1, 2): "does not speak our application context: check that the port belongs to a DICOM service",
+    (1, 3): "does not know the calling AE title {calling}: register it there, or change calling_ae_title here",
+    (1, 7): "does not answer to the AE title {called}: correct ae_title of this destination here",
+    (2, 2): "does not speak our protocol version: check that the port belongs to a DICOM service",
+}
+
+
+def rejection(source: int, reason: int, destination: Destination) -> str:
+    """A sentence for A-ASSOCIATE-RJ (PS3.8 9.3.4) by its source and reason."""
+    text = _REJECTIONS.get((source, reason), _REJECTIONS[1, 1])
+    advice = text.format(calling=destination.calling_ae_title, called=destination.ae_title)
+    return f"{destination.key} rejected the association for good ({source}/{reason}): it {advice}."
+
+
+def context_refusal(sop_class_uid: str, transfer_syntax_uid: str, result: int, destination: Destination) -> str:
+    """A sentence for a presentation context that was not accepted (PS3.8 9.3.3.2)."""
+    name, syntax = class_name(sop_class_uid), UID(transfer_syntax_uid).name
+    advice = f"enable {syntax} for it there" if result == 4 else "enable storage of this class for our AE title there"
+    return (
+        f"{destination.key} does not accept {name} in {syntax} from {destination.calling_ae_title} "
+        f"(result {result}): {advice}, then release the delivery."
+    )
