@@ -86,8 +86,8 @@ class LookSettings(_Frozen):
 class DecideSettings(_Frozen):
     critical_findings: tuple[str, ...] = ("pneumonia", "fracture", "tumour", "pneumothorax")
     high_probability: Probability = 0.8
-    critical_priority: PriorityName = "HIGH"
-    present_priority: PriorityName = "MEDIUM"
+    critical_priority: Literal["HIGH", "MEDIUM"] = "HIGH"
+    present_priority: Literal["HIGH", "MEDIUM"] = "MEDIUM"
     doubt_priority: PriorityName = "MEDIUM"
     doubt_margin: Probability = 0.1
     doubt_sd: Probability = 0.15

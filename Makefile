@@ -1,0 +1,74 @@
+# OpenTriage. `make` alone lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+TRAIN_VENV := .venv-train
+PIP_QUIET := --quiet --disable-pip-version-check --no-input
+ARGS ?=
+
+.PHONY: help demo test test-train check format peers lock bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-in PACS (ARGS="PATH..." for your own)
+	@$(VENV)/bin/opentriage demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly without `make peers`
+	@$(VENV)/bin/python -m pytest -m "not train" $(ARGS)
+
+test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
+	@$(TRAIN_VENV)/bin/python -m pytest -m train tests/train $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types, layers, spelling
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
+
+format: $(VENV)/.dev ## Put the code into shape
+	$(VENV)/bin/ruff check --fix --exit-zero .
+	$(VENV)/bin/ruff format .
+
+peers: ## Install the Debian packages that the tests use as peers (needs root or sudo)
+	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
+	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
+	    dcmtk dicom3tools orthanc postgresql > /dev/null
+
+lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
+	@lock() { $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" "$$@"; }; \
+	lock --extra cpu -o requirements/cpu.txt; \
+	lock --extra gpu -o requirements/gpu.txt; \
+	lock --extra cpu --extra dev --extra postgres -o requirements/dev.txt; \
+	lock --extra cpu --extra dev --extra train -o requirements/train.txt
+
+clean: ## Remove what was built here
+	rm -rf $(VENV) $(TRAIN_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    echo "OpenTriage needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu the venv module is the package python3-venv" >&2; exit 1; }
+
+$(VENV)/.runtime: requirements/cpu.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing OpenTriage into $(VENV) (about a minute) ..."
+	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/cpu.txt
+	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "Installing what development and tests need ..."
+	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(TRAIN_VENV)/.train: requirements/train.txt pyproject.toml
+	@test -x $(TRAIN_VENV)/bin/python || $(PYTHON) -m venv $(TRAIN_VENV)
+	@echo "Installing torch into $(TRAIN_VENV) (about 5.5 GB) ..."
+	@$(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/train.txt
+	@$(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
+	@touch $@
