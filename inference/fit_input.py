@@ -37,7 +37,7 @@ def stretch(image: NDArray[np.float32], low: float, high: float) -> NDArray[np.f
     bottom, top = np.percentile(image, (low, high))
     if top <= bottom:
         return np.zeros_like(image, dtype=np.float32)
-    return np.clip((image - bottom) / (top - bottom), 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip((image - bottom) / (top - bottom), 0.0, 1.0), np.float32)
 
 
 def _resample(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -72,7 +72,8 @@ def _check_domain(domain: str, problems: set[str]) -> None:
 
 
 def _text(message: memoryview, wanted: int) -> str:
-    return next((bytes(data).decode("utf-8", "replace") for number, _, data in _fields(message) if number == wanted), "")
+    texts = (bytes(data).decode("utf-8", "replace") for number, _, data in _fields(message) if number == wanted)
+    return next(texts, "")
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:

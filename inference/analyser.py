@@ -1,0 +1,287 @@
+"""Look at instances and decide: header -> route -> gate -> pixels -> model -> findings -> priority.
+
+Nothing in an instance makes `analyse` raise: each ends in results with a status and a reason. One package that fails
+never stops another, and one instance never another.
+"""
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from PIL import Image
+
+from config.settings import Settings
+from inference.decide import decide
+from inference.errors import CannotLook
+from inference.findings import findings_of
+from inference.fit_input import stretch
+from inference.gate import check_features, check_header, check_pixels
+from inference.header import HeaderFacts
+from inference.manifest import InputSpec, Window
+from inference.package import Package
+from inference.route import NotMeantFor, route
+from inference.sandbox import DecodeChild, Decoded, DecodePool, Wanted
+from inference.session import ModelSession, Outputs, Provider, open_sessions
+from ledger.records import ImageResult, ResultStatus, TriagePriority
+from ledger.store import Store
+
+log = structlog.get_logger()
+DISPLAY_SIDE = 1024
+MAX_CHILDREN = 4
+UNKNOWN_PART = NotMeantFor(
+    "body_part_unknown", "The body part is unknown and the pixels are unlike the model's images."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to look at. as_kind: "chest-xray" for a PNG or JPEG, which then has no header but an age."""
+
+    path: Path
+    as_kind: str | None = None
+    age_years: float | None = None
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of one source: its header's UIDs (None where unreadable) and at least one result."""
+
+    path: Path
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    sop_instance_uid: str | None
+    modality: str | None
+    results: tuple[ImageResult, ...]
+
+
+@dataclass
+class _Prepared:
+    """One source on its way. `tensors`: what each routed package may look at; `results`: what is already said."""
+
+    source: Source
+    facts: HeaderFacts = field(default_factory=HeaderFacts)
+    results: list[ImageResult] = field(default_factory=list)
+    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # digest -> (1, H, W)
+    decoded: Decoded | None = None
+    prepared_ms: float = 0.0
+
+
+class Analyser:
+    """Sessions and decode children for one process. Use from one thread at a time."""
+
+    def __init__(
+        self, settings: Settings, packages: Sequence[Package], store: Store | None = None, children: int | None = None
+    ) -> None:
+        self._settings = settings
+        self._packages = tuple(packages)
+        self._store = store
+        self._settings_hash = settings.results_hash
+        self._sessions, self.provider, self.degraded = self._open()
+        size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
+        self._pool = DecodePool(settings.look, size)
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="decode")
+        self._pool.start()
+
+    def analyse(self, sources: Sequence[Source]) -> list[Looked]:
+        """Results in the order of the sources; never raises for bad input."""
+        prepared = list(self._threads.map(self._prepare, sources))
+        for package in self._packages:
+            waiting = [item for item in prepared if package.digest in item.tensors]
+            for start in range(0, len(waiting), self._settings.look.batch_max):
+                self._run(package, waiting[start : start + self._settings.look.batch_max])
+        return [_looked(item) for item in prepared]
+
+    def close(self) -> None:
+        """End the children. Safe to call twice."""
+        self._threads.shutdown()
+        self._pool.close()
+
+    def _open(self) -> tuple[dict[str, ModelSession], Provider, bool]:
+        look = self._settings.look
+        return open_sessions(self._packages, look.provider, look.threads)
+
+    def _prepare(self, source: Source) -> _Prepared:
+        """Everything before the model, in a decode thread."""
+        began = time.perf_counter()
+        item = _Prepared(source)
+        child = self._pool.borrow()
+        try:
+            self._look(item, child)
+        except CannotLook as refusal:
+            item.results.append(self._refused(item, None, refusal))
+        except Exception as error:  # the thread's loop top: one instance's trouble is its own
+            log.exception("look_failed", error=type(error).__name__)
+            item.results.append(self._failed(item, None))
+        finally:
+            self._pool.give_back(child)
+        item.prepared_ms = (time.perf_counter() - began) * 1000.0
+        item.results = [replace(result, duration_ms=item.prepared_ms) for result in item.results]
+        return item
+
+    def _look(self, item: _Prepared, child: DecodeChild) -> None:
+        source = item.source
+        item.facts = child.look(source.path, source.as_kind, source.age_years)
+        routing = route(item.facts, self._packages)
+        if not routing.packages:
+            item.results.append(self._not_applicable(item, routing.otherwise))
+            return
+        allowed = [package for package in routing.packages if self._allowed(item, package)]
+        if allowed:
+            self._decode(item, allowed, child)
+
+    def _allowed(self, item: _Prepared, package: Package) -> bool:
+        unknown_age = self._settings.look.unknown_age
+        return self._passes(item, package, lambda: check_header(item.facts, package.manifest, unknown_age))
+
+    def _decode(self, item: _Prepared, packages: list[Package], child: DecodeChild) -> None:
+        try:
+            decoded = child.decode(
+                tuple(_wanted(p.manifest.input) for p in packages), DISPLAY_SIDE if self._store else 0
+            )
+        except CannotLook as refusal:
+            item.results += [self._refused(item, package, refusal) for package in packages]
+            return
+        item.decoded = decoded
+        for package, picture, span in zip(packages, decoded.pictures, decoded.spans, strict=True):
+            if isinstance(picture, CannotLook):
+                item.results.append(self._refused(item, package, picture))
+            elif self._passes(item, package, lambda span=span: check_pixels(span)):  # type: ignore[misc]
+                item.tensors[package.digest] = to_tensor(picture, package.manifest.input)
+
+    def _passes(self, item: _Prepared, package: Package, check: Callable[[], None]) -> bool:
+        try:
+            check()
+        except CannotLook as refusal:
+            item.results.append(self._refused(item, package, refusal))
+            return False
+        return True
+
+    def _run(self, package: Package, items: list[_Prepared]) -> None:
+        began = time.perf_counter()
+        try:
+            outputs = self._sessions[package.digest].run(np.stack([item.tensors[package.digest] for item in items]))
+        except Exception as error:  # the model's loop top: another package may still speak
+            log.exception("model_run_failed", model=package.key, error=type(error).__name__)
+            for item in items:
+                item.results.append(self._failed(item, package))
+            return
+        model_ms = (time.perf_counter() - began) * 1000.0
+        finite = outputs.finite()
+        for i, item in enumerate(items):
+            began = time.perf_counter()
+            result = self._judge(item, package, outputs, i) if finite[i] else self._not_finite(item, package)
+            spent_ms = (time.perf_counter() - began) * 1000.0
+            item.results.append(replace(result, duration_ms=item.prepared_ms + model_ms + spent_ms))
+
+    def _judge(self, item: _Prepared, package: Package, outputs: Outputs, i: int) -> ImageResult:
+        """One package's word on one image."""
+        manifest, settings = package.manifest, self._settings
+        if package.distribution is not None:
+            try:
+                check_features(float(package.distribution.distance(outputs.features[i : i + 1])[0]), manifest)
+            except CannotLook as refusal:
+                if item.facts.body_part is None:
+                    return self._not_applicable(item, UNKNOWN_PART)
+                return self._refused(item, package, refusal)
+        shape = (item.decoded.rows, item.decoded.columns) if item.decoded else (1, 1)
+        findings = findings_of(outputs.scores[i], outputs.cam[i], manifest, settings.decide, shape)
+        decision = decide(
+            findings, item.facts.body_part, manifest.may_raise_priority, settings.decide, settings.recommend
+        )
+        flagged = decision.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
+        return replace(
+            self._result(item, package, ResultStatus.ANALYSED, "", "", decision.priority),
+            findings=findings,
+            critical_flags=decision.critical_flags,
+            recommendations=decision.recommendations,
+            display_path=self._keep_display(item) if flagged else None,
+        )
+
+    def _keep_display(self, item: _Prepared) -> str | None:
+        if self._store is None or item.decoded is None or item.decoded.display is None:
+            return None
+        content = png(item.decoded.display)
+        return self._store.put("pictures", hashlib.sha256(content).hexdigest(), ".png", content)
+
+    def _result(
+        self,
+        item: _Prepared,
+        package: Package | None,
+        status: ResultStatus,
+        reason: str,
+        code: str,
+        priority: TriagePriority | None,
+    ) -> ImageResult:
+        decoded = item.decoded
+        return ImageResult(
+            status=status,
+            reason=reason,
+            reason_code=code,
+            priority=priority,
+            model=package.identity if package else None,
+            unverified_input=item.facts.unverified,
+            source_rows=decoded.rows if decoded else item.facts.rows,
+            source_columns=decoded.columns if decoded else item.facts.columns,
+            settings_hash=self._settings_hash,
+        )
+
+    def _refused(self, item: _Prepared, package: Package | None, refusal: CannotLook) -> ImageResult:
+        not_assessed = TriagePriority.NOT_ASSESSED
+        result = self._result(
+            item, package, ResultStatus.NOT_ASSESSED, refusal.reason, refusal.reason_code, not_assessed
+        )
+        return replace(result, recommendations=(self._settings.recommend.not_assessed,))
+
+    def _not_applicable(self, item: _Prepared, why: NotMeantFor) -> ImageResult:
+        return self._result(item, None, ResultStatus.NOT_APPLICABLE, why.reason, why.reason_code, None)
+
+    def _failed(self, item: _Prepared, package: Package | None) -> ImageResult:
+        reason = "The node failed on this image; its log says why."
+        return self._result(item, package, ResultStatus.FAILED, reason, "internal_error", TriagePriority.NOT_ASSESSED)
+
+    def _not_finite(self, item: _Prepared, package: Package) -> ImageResult:
+        reason = "The model returned numbers that are not finite."
+        return self._result(
+            item, package, ResultStatus.FAILED, reason, "output_not_finite", TriagePriority.NOT_ASSESSED
+        )
+
+
+def to_tensor(picture: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
+    """picture: (H, W) float32 in [0, 1], already resized. Returns (1, H, W) float32 in the manifest's value range."""
+    stretched = stretch(picture, *spec.percentiles) if spec.percentiles else picture
+    low, high = spec.value_range
+    return np.asarray(stretched[np.newaxis] * np.float32(high - low) + np.float32(low), np.float32)
+
+
+def png(display: NDArray[np.uint8]) -> bytes:
+    """display: (h, w) uint8, larger = brighter. Returns a greyscale PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(display), mode="L").save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _wanted(spec: InputSpec) -> Wanted:
+    window = (spec.window.center, spec.window.width) if isinstance(spec.window, Window) else spec.window
+    return Wanted(window, spec.height, spec.width, spec.fit)
+
+
+def _looked(item: _Prepared) -> Looked:
+    facts = item.facts
+    return Looked(
+        item.source.path,
+        facts.study_instance_uid,
+        facts.series_instance_uid,
+        facts.sop_instance_uid,
+        facts.modality,
+        tuple(item.results),
+    )

@@ -1,0 +1,120 @@
+"""From raw passes to findings: calibrate each pass, then mean, sd and mutual information; maps with their place."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.settings import DecideSettings
+from inference.decide import high_operating_point, in_doubt, operating_point
+from inference.fit_input import Fit
+from inference.manifest import Calibration, InputSpec, LabelSpec, Manifest
+from ledger.records import ActivationMap, Code, Finding
+
+TINY = 1e-7
+INTERNAL_LABEL = "normal"  # never leaves this package: a model knows nothing of what it was not taught
+OTHER_LABEL = "other_abnormality"
+OTHER_CODE = Code("other-abnormality", "99OPENTRIAGE", "Other abnormality")
+Passes = NDArray[np.float64]
+
+
+def calibrate(scores: NDArray[np.float32], calibration: Calibration) -> Passes:
+    """scores: (T,) raw in (0, 1). Returns (T,) calibrated probabilities: sigmoid(logit(score) / temperature + bias)."""
+    raw = np.clip(scores.astype(np.float64), TINY, 1.0 - TINY)
+    if calibration.method == "none":
+        return raw
+    logits = np.log(raw / (1.0 - raw)) / calibration.temperature + calibration.bias
+    return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+
+def entropy(probability: Passes) -> Passes:
+    """Of a yes or no with this probability, in nats."""
+    p = np.clip(probability, TINY, 1.0 - TINY)
+    return np.asarray(-p * np.log(p) - (1.0 - p) * np.log(1.0 - p))
+
+
+def mutual_information(passes: Passes) -> float:
+    """What the passes disagree about, in nats, 0 to ln 2: entropy of the mean less the mean entropy."""
+    mean = np.mean(passes, keepdims=True)
+    return max(0.0, float(entropy(mean)[0] - entropy(passes).mean()))
+
+
+def findings_of(
+    scores: NDArray[np.float32],
+    cam: NDArray[np.float32],
+    manifest: Manifest,
+    settings: DecideSettings,
+    source_shape: tuple[int, int],
+) -> tuple[Finding, ...]:
+    """Findings of one image, most probable first.
+
+    scores: (T, L) raw. cam: (L, h, w). source_shape: (rows, columns) of the source image.
+    """
+    findings = []
+    box = grid_box(manifest.input, source_shape)
+    for i, spec in enumerate(manifest.labels):
+        if spec.label == INTERNAL_LABEL:
+            if settings.other_abnormality:
+                findings.append(_other(scores[:, i], spec, settings))
+        elif spec.label != OTHER_LABEL or settings.other_abnormality:
+            activation = ActivationMap(tuple(map(tuple, cam[i].astype(float).tolist())), box)
+            findings.append(_finding(scores[:, i], spec, settings, activation))
+    return tuple(sorted(findings, key=lambda finding: -finding.probability))
+
+
+def grid_box(spec: InputSpec, source_shape: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Where the model's input lies in source pixels: (top, left, bottom, right).
+
+    Squashed input covers the image exactly; letterboxed input reaches beyond it, by the padding.
+    """
+    rows, columns = source_shape
+    if _fit(spec) == "squash":
+        return (0.0, 0.0, float(rows), float(columns))
+    scale = min(spec.height / rows, spec.width / columns)
+    height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
+    top, left = (spec.height - height) // 2, (spec.width - width) // 2
+    per_row, per_column = rows / height, columns / width
+    return (-top * per_row, -left * per_column, (spec.height - top) * per_row, (spec.width - left) * per_column)
+
+
+def _fit(spec: InputSpec) -> Fit:
+    return spec.fit
+
+
+def _finding(
+    raw: NDArray[np.float32], spec: LabelSpec, settings: DecideSettings, activation: ActivationMap | None
+) -> Finding:
+    passes = calibrate(raw, spec.calibration)
+    probability, sd = float(passes.mean()), float(passes.std())
+    point = operating_point(spec, settings)
+    return Finding(
+        label=spec.label,
+        code=spec.code.record(),
+        score=float(raw.astype(np.float64).mean()),
+        probability=probability,
+        probability_sd=sd,
+        mutual_information=mutual_information(passes),
+        present=probability >= point,
+        in_doubt=in_doubt(probability, sd, point, settings),
+        operating_point=point,
+        high_operating_point=high_operating_point(spec, settings),
+        site=spec.site.record() if spec.site else None,
+        activation=activation,
+    )
+
+
+def _other(raw: NDArray[np.float32], spec: LabelSpec, settings: DecideSettings) -> Finding:
+    """What the internal class does not account for, as a finding of its own (settings.decide.other_abnormality)."""
+    passes = 1.0 - calibrate(raw, spec.calibration)
+    probability, sd = float(passes.mean()), float(passes.std())
+    point = settings.thresholds.get(OTHER_LABEL, settings.other_abnormality_probability)
+    return Finding(
+        label=OTHER_LABEL,
+        code=OTHER_CODE,
+        score=float(1.0 - raw.astype(np.float64).mean()),
+        probability=probability,
+        probability_sd=sd,
+        mutual_information=mutual_information(passes),
+        present=probability >= point,
+        in_doubt=in_doubt(probability, sd, point, settings),
+        operating_point=point,
+        high_operating_point=settings.high_probability,
+    )

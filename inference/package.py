@@ -1,0 +1,131 @@
+"""Model packages on disk: found, checked against their pinned hashes, and held in memory before anything runs them.
+
+Every file is read once, without following links; what was hashed is what is used. A package that fails any check is
+refused whole, and the error names the file.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from config.settings import LookSettings
+from inference.distribution import FeatureDistribution, load_distribution
+from inference.errors import PackageError
+from inference.manifest import MANIFEST, Manifest, parse_manifest
+from inference.onnx_check import onnx_problems
+from ledger.records import ModelIdentity
+
+MAX_FILE_BYTES = 2_000_000_000
+MODEL = "model.onnx"
+GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One model, version and all, in memory. `digest` is the SHA-256 of the manifest, which pins every other file."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    model: bytes = field(repr=False)
+    distribution: FeatureDistribution | None = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
+    def identity(self) -> ModelIdentity:
+        manifest = self.manifest
+        passes, words = manifest.uncertainty.passes, manifest.uncertainty.text
+        return ModelIdentity(manifest.name, manifest.version, self.digest, passes, words)
+
+
+def default_models_dir() -> Path:
+    """The folder `models` beside the packages: the checkout's, or the installation's."""
+    return Path(__file__).resolve().parents[1] / "models"
+
+
+def load_packages(look: LookSettings) -> tuple[Package, ...]:
+    """The packages that the settings name: the newest version of each name, or the one of "name/version".
+
+    No names: all that are there. Raises PackageError for a package that is refused and for a name without a package.
+    """
+    root = default_models_dir() if look.models_dir == Path() else look.models_dir
+    found = find_packages(root)
+    if not look.models:
+        return tuple(load_package(versions[-1]) for _, versions in sorted(found.items()))
+    return tuple(load_package(_choose(root, found, wanted)) for wanted in dict.fromkeys(look.models))
+
+
+def find_packages(root: Path) -> dict[str, list[Path]]:
+    """Folders <name>/<version> that hold a manifest, by name, the newest version last."""
+    found: dict[str, list[Path]] = {}
+    for manifest in root.glob(f"*/*/{MANIFEST}"):
+        found.setdefault(manifest.parents[1].name, []).append(manifest.parent)
+    return {name: sorted(folders, key=_version_order) for name, folders in found.items()}
+
+
+def load_package(folder: Path) -> Package:
+    """Read and check one package. Raises PackageError."""
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise PackageError(f"{folder}: a package must not be a link")
+    content = _read(folder, MANIFEST)
+    try:
+        manifest = parse_manifest(content)
+    except ValueError as error:
+        raise PackageError(f"{folder / MANIFEST}: {error}") from None
+    if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
+        raise PackageError(f"{folder}: the manifest says {manifest.name}/{manifest.version}")
+    files = {name: _read_pinned(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    problems = onnx_problems(files[MODEL])
+    if problems:
+        raise PackageError(f"{folder / MODEL}: {'; '.join(problems)}")
+    distribution = _distribution(folder, manifest, files)
+    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), files[MODEL], distribution)
+
+
+def _distribution(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> FeatureDistribution | None:
+    if manifest.gate is None:
+        return None
+    try:
+        return load_distribution(files[manifest.gate.file])
+    except ValueError as error:
+        raise PackageError(f"{folder / manifest.gate.file}: {error}") from None
+
+
+def _choose(root: Path, found: dict[str, list[Path]], wanted: str) -> Path:
+    name, _, version = wanted.partition("/")
+    versions = [folder for folder in found.get(name, []) if version in ("", folder.name)]
+    if not versions:
+        raise PackageError(f"look.models names {wanted!r}, but {root} has {', '.join(sorted(found)) or 'no package'}")
+    return versions[-1]
+
+
+def _version_order(folder: Path) -> tuple[tuple[int, ...], bool, str]:
+    """1.10.0 after 1.9.0; a pre-release before its release."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", folder.name.split("-")[0]))
+    return numbers, "-" not in folder.name, folder.name
+
+
+def _read_pinned(folder: Path, name: str, sha256: str) -> bytes:
+    content = _read(folder, name)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise PackageError(f"{folder / name}: its SHA-256 is not the one that the manifest pins")
+    return content
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """One regular file directly inside the folder; a link is refused."""
+    path = folder / name
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        why = "a package's file must not be a link" if path.is_symlink() else error.strerror
+        raise PackageError(f"{path}: {why}") from None
+    with os.fdopen(fd, "rb") as file:
+        if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            raise PackageError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        return file.read()

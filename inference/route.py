@@ -1,0 +1,48 @@
+"""Which packages are meant for an image: by modality, by a known body part, by a known view.
+
+What a header does not say keeps nobody away: the gate looks at the pixels then.
+"""
+
+from dataclasses import dataclass
+
+from inference.header import HeaderFacts
+from inference.manifest import Reads
+from inference.package import Package
+
+
+@dataclass(frozen=True)
+class NotMeantFor:
+    """Why a package does not read this image. `progress` counts how many of the questions it had passed."""
+
+    reason_code: str
+    reason: str
+    progress: int = 0
+
+
+@dataclass(frozen=True)
+class Routing:
+    packages: tuple[Package, ...]
+    otherwise: NotMeantFor  # of the package that came nearest, when there is none
+
+
+def route(facts: HeaderFacts, packages: tuple[Package, ...]) -> Routing:
+    """Which of the packages are meant for this image."""
+    answers = [(package, _question(facts, package.manifest.reads)) for package in packages]
+    refusals = [answer for _, answer in answers if answer]
+    nobody = NotMeantFor("no_model", "No model is installed.")
+    nearest = max(refusals, key=lambda refusal: refusal.progress, default=nobody)
+    return Routing(tuple(package for package, refusal in answers if refusal is None), nearest)
+
+
+def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
+    if facts.modality not in reads.modalities:
+        return NotMeantFor("modality_not_read", f"No model reads the modality {facts.modality or '(none)'}.")
+    if facts.body_part is not None and facts.body_part not in reads.body_parts:
+        return NotMeantFor("body_part_not_read", f"No model reads {facts.modality} of this body part.", 1)
+    if reads.views and facts.view is not None and not _view_fits(facts.view, reads.views):
+        return NotMeantFor("view_not_read", f"No model reads the {facts.view.lower()} view.", 2)
+    return None
+
+
+def _view_fits(view: str, views: tuple[str, ...]) -> bool:
+    return view in views or (view == "FRONTAL" and not {"PA", "AP"}.isdisjoint(views))

@@ -1,0 +1,271 @@
+"""Keep decoders at arm's length: a warm child process with limits, killed by the clock, replaced when it dies.
+
+What the child sends is JSON and raw bytes; sizes and types are checked here and nothing is ever unpickled.
+"""
+
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from config.settings import LookSettings
+from inference.errors import CannotLook
+from inference.fit_input import Fit
+from inference.header import HeaderFacts, facts_from_json
+
+log = structlog.get_logger()
+ROOT = Path(__file__).resolve().parents[1]
+START_S = 60.0
+MAX_JSON_BYTES = 1_000_000
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from inference.decode_child import main; main()"
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How one package wants its picture. window: "header", a preset's name, or (centre, width)."""
+
+    window: str | tuple[float, float]
+    height: int
+    width: int
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """pictures: for each Wanted, (height, width) float32 in [0, 1], or why there is none. display: (h, w) uint8."""
+
+    pictures: tuple[NDArray[np.float32] | CannotLook, ...]
+    spans: tuple[float, ...]  # greatest minus least brightness of the whole picture, 0 where there is none
+    display: NDArray[np.uint8] | None
+    rows: int
+    columns: int
+
+
+class _Gone(Exception):
+    """The child closed its end, or the clock ran out."""
+
+
+class DecodeChild:
+    """One child, used by one thread at a time. Every method raises CannotLook for what the file is to blame for."""
+
+    def __init__(self, settings: LookSettings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the child if there is none. Raises OSError when it does not come up."""
+        if self._process and self._process.poll() is None:
+            return
+        self.close()
+        environment = {key: os.environ[key] for key in KEPT_VARIABLES if key in os.environ}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", PROGRAM, str(ROOT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        self.starts += 1
+        try:
+            self._exchange({"memory_bytes": self._settings.decode_memory_bytes}, START_S, 0)
+        except _Gone:
+            self.close()
+            raise OSError("the decode child did not start; is look.decode_memory_bytes too small?") from None
+
+    def look(self, path: Path, as_kind: str | None, age_years: float | None) -> HeaderFacts:
+        """The header of one file; `decode` then decodes the same file."""
+        settings = self._settings
+        answer, _ = self._ask(
+            {
+                "op": "look",
+                "path": str(path.absolute()),
+                "as_kind": as_kind,
+                "age_years": age_years,
+                "decoded_max_bytes": settings.decoded_max_bytes,
+                "tables": {
+                    "chest": settings.chest_descriptions,
+                    "frontal": settings.frontal_descriptions,
+                    "lateral": settings.lateral_descriptions,
+                },
+            },
+            0,
+        )
+        try:
+            return facts_from_json(answer["facts"])
+        except (KeyError, TypeError, ValueError):
+            raise self._distrusted() from None
+
+    def decode(self, wanted: tuple[Wanted, ...], display_side: int) -> Decoded:
+        """The pixels of the file looked at last. display_side: longest side of the display picture, 0 for none."""
+        inputs = [{"window": w.window, "height": w.height, "width": w.width, "fit": w.fit} for w in wanted]
+        most = sum(4 * w.height * w.width for w in wanted) + display_side**2
+        answer, blobs = self._ask({"op": "decode", "inputs": inputs, "display_side": display_side}, most)
+        try:
+            return _decoded(answer, blobs, wanted)
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise self._distrusted() from None
+
+    def close(self) -> None:
+        """End the child. Safe to call twice."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
+
+    def _ask(self, request: dict[str, Any], most_bytes: int) -> tuple[dict[str, Any], list[bytes]]:
+        self.start()
+        request = {**request, "cpu_s": self._settings.decode_cpu_s}
+        began = time.monotonic()
+        try:
+            answer, blobs = self._exchange(request, self._settings.decode_wall_s, most_bytes)
+        except _Gone:
+            raise self._post_mortem(time.monotonic() - began) from None
+        if answer.get("tired"):
+            self.close()
+        if "error" in answer:
+            raise _refusal(answer["error"])
+        return answer, blobs
+
+    def _exchange(self, request: dict[str, Any], within_s: float, most: int) -> tuple[dict[str, Any], list[bytes]]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise _Gone
+        deadline = time.monotonic() + within_s
+        text = json.dumps(request).encode()
+        try:
+            process.stdin.write(struct.pack("<I", len(text)) + text)
+            process.stdin.flush()
+        except OSError:
+            raise _Gone from None
+        fd = process.stdout.fileno()
+        size = struct.unpack("<I", _read(fd, 4, deadline))[0]
+        if size > MAX_JSON_BYTES:
+            raise _Gone
+        try:
+            answer = json.loads(_read(fd, size, deadline))
+            sizes = [int(part) for part in answer["blobs"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise _Gone from None
+        if any(part < 0 for part in sizes) or sum(sizes) > most:
+            raise _Gone
+        return answer, [_read(fd, part, deadline) for part in sizes]
+
+    def _post_mortem(self, lasted_s: float) -> CannotLook:
+        """Why the child is gone; it is replaced at the next request."""
+        process = self._process
+        code = None if process is None else process.poll()
+        if code is None and process is not None and lasted_s < self._settings.decode_wall_s:
+            try:
+                code = process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                code = None
+        self.close()
+        log.warning("decode_child_gone", exit_code=code, lasted_s=round(lasted_s, 2))
+        if lasted_s >= self._settings.decode_wall_s or code == -signal.SIGXCPU:
+            return CannotLook("decode_limit", "Decoding took longer than this node allows.")
+        return CannotLook("decode_failed", "The decoder crashed on this instance.")
+
+    def _distrusted(self) -> CannotLook:
+        self.close()
+        return CannotLook("decode_failed", "The decoder gave an answer that makes no sense.")
+
+
+class DecodePool:
+    """A few children for a few threads. `borrow` waits for a free one."""
+
+    def __init__(self, settings: LookSettings, size: int) -> None:
+        self.children = [DecodeChild(settings) for _ in range(size)]
+        self._free = list(self.children)
+        self._condition = threading.Condition()
+
+    def start(self) -> None:
+        for child in self.children:
+            child.start()
+
+    def borrow(self) -> DecodeChild:
+        with self._condition:
+            while not self._free:
+                self._condition.wait()
+            return self._free.pop()
+
+    def give_back(self, child: DecodeChild) -> None:
+        with self._condition:
+            self._free.append(child)
+            self._condition.notify()
+
+    def close(self) -> None:
+        for child in self.children:
+            child.close()
+
+
+def _decoded(answer: dict[str, Any], blobs: list[bytes], wanted: tuple[Wanted, ...]) -> Decoded:
+    pictures: list[NDArray[np.float32] | CannotLook] = []
+    spans: list[float] = []
+    rest = list(blobs)
+    for want, said in zip(wanted, answer["pictures"], strict=True):
+        if "error" in said:
+            pictures.append(_refusal(said["error"]))
+            spans.append(0.0)
+            continue
+        picture = np.frombuffer(rest.pop(0), np.float32).reshape(want.height, want.width)
+        if not np.isfinite(picture).all() or picture.min() < -0.01 or picture.max() > 1.01:
+            raise ValueError("brightness outside 0 to 1")
+        pictures.append(picture)
+        spans.append(float(said["high"]) - float(said["low"]))
+    display = np.frombuffer(rest.pop(0), np.uint8).reshape(answer["display"]) if answer["display"] else None
+    if rest or (display is not None and display.ndim != 2):
+        raise ValueError("blobs without a meaning")
+    return Decoded(tuple(pictures), tuple(spans), display, int(answer.get("rows", 0)), int(answer.get("columns", 0)))
+
+
+def _refusal(said: Any) -> CannotLook:
+    """A reason that a child gave: short and printable, or a plain one of our own."""
+    try:
+        code, reason = (str(part) for part in said)
+    except (TypeError, ValueError):
+        code, reason = "", ""
+    if not code.replace("_", "").isalpha() or len(code) > 40 or len(reason) > 300 or not reason.isprintable():
+        return CannotLook("decode_failed", "The decoder refused this instance.")
+    return CannotLook(code, reason)
+
+
+def _read(fd: int, size: int, deadline: float) -> bytes:
+    """Exactly `size` bytes before the deadline. Raises _Gone."""
+    buffer = bytearray(size)
+    view, filled = memoryview(buffer), 0
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    while filled < size:
+        left_ms = (deadline - time.monotonic()) * 1000.0
+        if left_ms <= 0 or not poll.poll(left_ms):
+            raise _Gone
+        got = os.readv(fd, [view[filled:]])
+        if got == 0:
+            raise _Gone
+        filled += got
+    return bytes(buffer)

@@ -1,0 +1,46 @@
+"""`models verify`: everything that loading checks, then the golden examples replayed on this machine."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from inference.errors import CannotLook, PackageError, ProviderError
+from inference.manifest import MANIFEST
+from inference.package import GOLDEN, Package, load_package
+from inference.session import ModelSession
+
+TOLERANCE = 5e-3  # largest difference of one pass's score: room for fp16 weights and another machine's kernels
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a package, in sentences; empty when nothing is."""
+    try:
+        package = load_package(folder)
+        session = ModelSession(package, "cpu", threads=0)
+        session.self_test()
+    except (PackageError, ProviderError, CannotLook) as error:
+        return [str(error)]
+    return [*_strangers(package), *_replay(package, session)]
+
+
+def _strangers(package: Package) -> list[str]:
+    known = {MANIFEST, *package.manifest.files}
+    names = sorted(path.name for path in package.folder.iterdir() if path.name not in known)
+    return [f"{package.folder / name}: the manifest does not list this file" for name in names]
+
+
+def _replay(package: Package, session: ModelSession) -> list[str]:
+    path = package.folder / GOLDEN
+    if GOLDEN not in package.manifest.files:
+        return [f"{path}: there are no golden examples to replay"]
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            images, expected = arrays["images"].astype(np.float32), arrays["scores"]
+    except (KeyError, OSError, ValueError, EOFError):
+        return [f"{path}: it is not an npz of images and scores"]
+    got = session.run(images).scores
+    if got.shape != expected.shape:
+        return [f"{path}: the model returns scores of another shape"]
+    worst = float(np.abs(got - expected).max())
+    return [] if worst <= TOLERANCE else [f"{path}: a score differs by {worst:.2g}, allowed are {TOLERANCE:g}"]
