@@ -137,7 +137,7 @@ class DeliverSettings(_Frozen):
     connect_timeout_s: PositiveFloat = 10.0
     response_timeout_s: PositiveFloat = 60.0
     retry_first_s: PositiveFloat = 1.0
-    retry_max_s: PositiveFloat = 900.0
+    retry_max_s: PositiveFloat = 60.0
     lease_s: PositiveFloat = 300.0
 
 

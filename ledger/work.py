@@ -1,5 +1,7 @@
 """Jobs: claim under a lease, renew, retry, park, release. Only the holder of the newest generation may end a job."""
 
+from itertools import takewhile
+
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
@@ -27,15 +29,19 @@ def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]
 def claim(
     connection: Connection, stage: Stage, owner: str, limit: int, lease_s: float, destination: str | None
 ) -> list[Job]:
-    """Take up to `limit` due jobs, most urgent first. Two claimers never get the same job."""
+    """Take up to `limit` due jobs, most urgent first. Two claimers never get the same job.
+
+    A job that was tried before comes alone: if it is what killed its worker, it kills nobody else's attempt.
+    """
     wanted = (
-        select(jobs.c.id)
+        select(jobs.c.id, jobs.c.attempts)
         .where(*_waiting(stage, destination), jobs.c.due_at <= db_now())
         .order_by(jobs.c.rank, jobs.c.due_at, jobs.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
     )
-    ids = list(connection.execute(wanted).scalars())
+    found = connection.execute(wanted).all()
+    ids = [row.id for row in takewhile(lambda row: row.attempts == 0, found)] or [row.id for row in found[:1]]
     if not ids:
         return []
     connection.execute(

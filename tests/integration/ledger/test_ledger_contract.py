@@ -163,6 +163,15 @@ def test_a_job_that_kills_its_workers_is_parked_and_the_study_is_not_assessed(le
     assert findings.priority is TriagePriority.NOT_ASSESSED
 
 
+def test_a_job_tried_before_is_claimed_alone(ledger: Ledger) -> None:
+    for _ in range(3):
+        ledger.admit(received(), 20)
+    assert len(claim(ledger, Stage.ANALYSE)) == 3
+    ledger.abandon("test")
+    ledger.admit(received(), 20)
+    assert [len(claim(ledger, Stage.ANALYSE)) for _ in range(5)] == [1, 1, 1, 1, 0]
+
+
 def test_a_delivery_is_never_parked_for_its_attempts(ledger: Ledger) -> None:
     analyse(ledger, judged(MEDIUM, 0.6))
     report(ledger, PACS)
