@@ -20,17 +20,14 @@ from node import log_events
 Event = MutableMapping[str, Any]
 REFUSED = "[refused]"
 # PS3.15 Table E.1-1 names what identifies a person; these are the ones a careless line would log.
-REFUSED_KEYS = frozenset(
-    "".join(character for character in key.lower() if character.isalnum())
-    for key in (
-        "PatientName", "PatientID", "PatientBirthDate", "PatientBirthTime", "PatientAddress", "PatientSex",
-        "PatientAge",
-        "PatientTelephoneNumbers", "PatientComments", "PatientMotherBirthName", "OtherPatientIDs", "OtherPatientNames",
-        "OtherPatientIDsSequence", "IssuerOfPatientID", "MilitaryRank", "EthnicGroup", "Occupation", "AccessionNumber",
-        "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "RequestingPhysician", "patient", "ds",
-        "dataset", "ResponsiblePerson", "InstitutionName", "StudyID", "AdmissionID",
-    )
-)  # fmt: skip
+REFUSED_KEYS = frozenset((
+    "patientname", "patientid", "patientbirthdate", "patientbirthtime", "patientaddress", "patientsex",
+    "patientage", "patientcomments", "patienttelephonenumbers", "patientmotherbirthname", "otherpatientids",
+    "otherpatientnames", "otherpatientidssequence", "issuerofpatientid", "militaryrank", "ethnicgroup",
+    "occupation", "accessionnumber", "referringphysicianname", "responsibleperson", "performingphysicianname",
+    "operatorsname", "requestingphysician", "institutionname", "studyid", "admissionid", "patient", "ds",
+    "dataset",
+))  # fmt: skip
 QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "py.warnings", "PIL", "asyncio")
 
 
@@ -47,12 +44,13 @@ def configure(level: str, role: str) -> None:
             structlog.processors.JSONRenderer(default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     root.handlers[:] = [_LibraryHandler()]
     root.setLevel(logging.WARNING)
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its facts are told by our own events
     logging.captureWarnings(capture=True)
     sys.excepthook = _unhandled
     threading.excepthook = lambda arguments: _unhandled(

@@ -10,25 +10,24 @@ import structlog
 
 from node import log_events
 
-SUPERVISED = (
-    "OPENTRIAGE_SUPERVISED"  # the lock's descriptor; standard input is a pipe that closes when the supervisor dies
-)
+PARENT_PIPE = "OPENTRIAGE_PARENT_PIPE"  # set: standard input is a pipe that closes when the parent dies
+LOCK_FD = "OPENTRIAGE_LOCK_FD"  # the descriptor of the node's lock (node/lock.py)
 EXIT_VOLUME_FAILED = 74  # sysexits.h EX_IOERR: the supervisor stops everything and reconciles
 EXIT_USAGE = 2
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM, SIGINT or the supervisor's death sets. Call once, from the main thread."""
+    """An event that SIGTERM, SIGINT or the parent's death sets. Call once, from the main thread."""
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, ask)
-    lock = os.environ.pop(SUPERVISED, "")
-    if lock:
+    if lock := os.environ.pop(LOCK_FD, ""):
         os.set_inheritable(int(lock), False)  # ours for as long as we live, and not our decoders'
-        # Ctrl-C reaches the whole foreground group: the supervisor alone decides what it means.
+    if os.environ.pop(PARENT_PIPE, ""):
+        # Ctrl-C reaches the whole foreground group: the parent alone decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_follow_parent, args=(stop,), name="parent", daemon=True).start()
     else:

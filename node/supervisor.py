@@ -5,7 +5,6 @@ they notice and stop.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import structlog
 
@@ -25,7 +23,7 @@ from node.counters import COUNTERS, clear_counters, counters_dir, forget_process
 from node.echo import own_echo, receive_address
 from node.lock import alone
 from node.logging import describe
-from node.process import EXIT_VOLUME_FAILED, SUPERVISED
+from node.process import EXIT_VOLUME_FAILED, LOCK_FD, PARENT_PIPE, stop_on_signals
 from node.roles import ROLES
 from node.wiring import open_ledger, owner_prefix
 
@@ -63,7 +61,7 @@ class Supervisor:
 
     def run(self) -> int:
         """The exit status: 0 after an orderly stop, 1 when a child had to be killed or the node never got ready."""
-        self._catch_signals()
+        self.stop = stop_on_signals()
         self._lock = alone(self.settings, wait_s=self.settings.node.stop_grace_s + 5.0)
         log = structlog.get_logger()
         log.info(log_events.NODE_STARTING, pid=os.getpid(), state_dir=str(self.settings.node.state_dir))
@@ -78,14 +76,6 @@ class Supervisor:
             self.stop.wait(BACKOFF_FIRST_S)
         log.info(log_events.NODE_STOPPED, clean=clean)
         return 0 if clean else 1
-
-    def _catch_signals(self) -> None:
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.stop.set()
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ask)
-            signal.signal(signal.SIGINT, ask)
 
     def _reconcile(self) -> None:
         """What a crash left behind is put in order before anything is received."""
@@ -114,8 +104,10 @@ class Supervisor:
         command = [sys.executable, "-m", "node.cli", "serve", "--role", child.role]
         if self.config is not None:
             command += ["--config", str(self.config)]
-        environment = {**os.environ, SUPERVISED: str(self._lock), COUNTERS: str(counters_dir(self.settings))}
-        child.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, pass_fds=(self._lock,))
+        given = {PARENT_PIPE: "1", LOCK_FD: str(self._lock), COUNTERS: str(counters_dir(self.settings))}
+        child.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, env={**os.environ, **given}, pass_fds=(self._lock,)
+        )
         child.started_at = time.monotonic()
 
     def _mourn(self, child: Child) -> int:
@@ -143,7 +135,7 @@ class Supervisor:
         """Say that the node is ready only after it answered its own C-ECHO."""
         deadline = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < deadline and not self.stop.is_set():
-            if own_echo(self.settings, timeout_s=2.0):
+            if notices.read(self.settings, "receive") and own_echo(self.settings, timeout_s=2.0):
                 host, port = receive_address(self.settings)
                 structlog.get_logger().info(log_events.NODE_READY, host=host, port=port)
                 notices.publish(self.settings, "node", ready=True, host=host, port=port)

@@ -5,6 +5,7 @@ import importlib
 import structlog
 
 from config import Settings
+from ledger.errors import OpenTriageError
 from ledger.store import VolumeFailed
 from node import log_events
 from node.process import EXIT_VOLUME_FAILED
@@ -19,4 +20,7 @@ def run_role(role: str, settings: Settings) -> int:
     except VolumeFailed as error:
         structlog.get_logger().critical(log_events.VOLUME_FAILED, exc_info=error)
         return EXIT_VOLUME_FAILED
+    except OpenTriageError as error:
+        structlog.get_logger().critical(log_events.ROLE_FAILED, exc_info=error)
+        return 1
     return status

@@ -1,11 +1,9 @@
 """The role that delivers: one thread per destination, so that a dead one never delays another."""
 
-import random
 import threading
 from collections.abc import Sequence
 
 import structlog
-from sr_writer.deliver import Sender
 
 from config import Settings
 from config.settings import Destination
@@ -17,6 +15,8 @@ from node.lease import LeaseKeeper
 from node.logging import describe
 from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
+from sr_writer import backoff
+from sr_writer.deliver import Sender
 from sr_writer.errors import Unreachable
 
 POLL_S = 1.0
@@ -81,12 +81,13 @@ class Deliverer:
         rounds = [_Round(self._ledger, job) for job in jobs]
         owners = {stored.object_id: one for one in rounds for stored in one.objects}
         objects = [stored for one in rounds for stored in one.objects]
+        delay_s = backoff.delay_s(max(job.attempt for job in jobs), self._settings)
         try:
             if objects:
                 self._sender.send(objects, self._ledger.store, lambda outcome: self._note(owners, outcome))
         except Unreachable as error:
             self._failures += 1
-            delay_s = self._delay_s(self._failures)
+            delay_s = backoff.delay_s(self._failures, self._settings)
             self._log.warning(log_events.DESTINATION_UNREACHABLE, reason=str(error), retry_in_s=round(delay_s, 1))
             self._end(rounds, str(error), delay_s)
             self._stop.wait(delay_s)
@@ -94,10 +95,10 @@ class Deliverer:
             raise
         except Exception as error:  # noqa: BLE001  loop top: these jobs wait, the next ones go on
             self._log.error(log_events.JOB_FAILED, exc_info=error)
-            self._end(rounds, f"unexpected error: {describe(error)}", self._delay_s(max(j.attempt for j in jobs)))
+            self._end(rounds, f"unexpected error: {describe(error)}", delay_s)
         else:
             self._failures = 0
-            self._end(rounds, "the destination asked to try again later", self._delay_s(max(j.attempt for j in jobs)))
+            self._end(rounds, "the destination asked to try again later", delay_s)
 
     def _note(self, owners: "dict[int, _Round]", outcome: DeliveryOutcome) -> None:
         owners[outcome.object_id].note(outcome)
@@ -113,11 +114,6 @@ class Deliverer:
                 one.end(reason, delay_s)
             except LeaseLost:
                 self._log.warning(log_events.JOB_DROPPED, job_id=one.job.job_id)
-
-    def _delay_s(self, failures: int) -> float:
-        """Exponential backoff with jitter: the nominal delay, half to all of it."""
-        nominal = min(self._settings.retry_max_s, self._settings.retry_first_s * 2.0 ** min(failures - 1, 30))
-        return nominal * random.uniform(0.5, 1.0)
 
 
 class _Round:

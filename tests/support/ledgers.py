@@ -1,80 +1,74 @@
-"""Records to feed a ledger with, and what to ask of it."""
+"""A real ledger with instances in it, without a network."""
 
 import hashlib
 from datetime import UTC, datetime
-from itertools import count
+from pathlib import Path
 
+from ledger.ledger import Ledger
 from ledger.records import (
+    ActivationMap,
     Code,
     Disposition,
     Finding,
     ImageResult,
     ModelIdentity,
     ReceivedInstance,
-    ResultObject,
     ResultStatus,
     TriagePriority,
 )
 from ledger.store import Store
 
-_number = count(1)
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
-MODEL = ModelIdentity("chest-pneumonia", "1.0.0", "d" * 64, 50, "sd over 50 masked heads")
+MODEL = ModelIdentity("invented", "1.0.0", "0" * 64, 50, "sd over 50 masked heads")
 
 
-def received(study_uid: str = "1.2.3", **changes: object) -> ReceivedInstance:
-    """A new chest radiograph of `study_uid`; no file is behind it unless `path` names one."""
-    number = next(_number)
-    content = hashlib.sha256(str(number).encode()).hexdigest()
-    values: dict[str, object] = {
-        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1",
-        "sop_instance_uid": f"1.2.3.4.{number}",
-        "series_instance_uid": f"{study_uid}.1",
-        "study_instance_uid": study_uid,
-        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
-        "modality": "DX",
-        "sha256": content,
-        "size_bytes": 1000,
-        "path": f"instances/{content[:2]}/{content}.dcm",
-        "disposition": Disposition.ANALYSE,
-        "calling_ae_title": "MODALITY",
-        "peer_address": "127.0.0.1",
-        "association_id": "a1",
-        "message_priority": 0,
-        "received_at": datetime.now(UTC),
-    }
-    return ReceivedInstance(**(values | changes))  # type: ignore[arg-type]
+def open_fresh(folder: Path) -> Ledger:
+    """A new SQLite ledger below `folder`."""
+    return Ledger.open(f"sqlite:///{folder / 'ledger.sqlite'}", Store(folder / "store"))
 
 
-def judged(priority: TriagePriority, probability: float = 0.9, *, in_doubt: bool = False) -> ImageResult:
+def admit(ledger: Ledger, number: int = 1, study: int | None = None, disposition: Disposition = Disposition.ANALYSE,
+          complete_after_s: float = 20.0) -> ReceivedInstance:  # fmt: skip
+    """A stored instance of invented bytes, admitted; UIDs from the numbers."""
+    content = f"instance {number}".encode()
+    digest = hashlib.sha256(content).hexdigest()
+    received = ReceivedInstance(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.1.1",
+        sop_instance_uid=f"2.25.{1000 + number}",
+        series_instance_uid=f"2.25.{2000 + number}",
+        study_instance_uid=f"2.25.{3000 + (number if study is None else study)}",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        modality="DX",
+        sha256=digest,
+        size_bytes=len(content),
+        path=ledger.store.put("instances", digest, ".dcm", content),
+        disposition=disposition,
+        calling_ae_title="MODALITY",
+        peer_address="127.0.0.1",
+        association_id="a1",
+        message_priority=0,
+        received_at=datetime.now(UTC),
+    )
+    ledger.admit(received, complete_after_s)
+    return received
+
+
+def analysed(probability: float = 0.93, priority: TriagePriority = TriagePriority.HIGH) -> ImageResult:
+    """What an invented model says of one image."""
     finding = Finding(
         label="pneumonia",
         code=PNEUMONIA,
         score=probability,
         probability=probability,
-        probability_sd=0.02,
+        probability_sd=0.04,
         mutual_information=0.01,
         present=probability >= 0.5,
-        in_doubt=in_doubt,
+        in_doubt=False,
         operating_point=0.5,
         high_operating_point=0.8,
+        activation=ActivationMap(((0.0, 1.0), (0.5, 0.2)), (0.0, 0.0, 256.0, 256.0)),
     )
-    return ImageResult(ResultStatus.ANALYSED, "", "", priority, MODEL, (finding,))
-
-
-def refused(reason_code: str = "age_unknown") -> ImageResult:
     return ImageResult(
-        ResultStatus.NOT_ASSESSED, "The age is not known.", reason_code, TriagePriority.NOT_ASSESSED, MODEL
-    )
-
-
-def not_applicable() -> ImageResult:
-    return ImageResult(ResultStatus.NOT_APPLICABLE, "No model reads MR.", "modality", None)
-
-
-def stored_object(store: Store, kind: str = "text_sr") -> tuple[ResultObject, str]:
-    """A result object with content of its own, stored."""
-    number = next(_number)
-    content = f"object {number}".encode()
-    made = ResultObject(kind, "1.2.840.10008.5.1.4.1.1.88.22", f"2.25.{number}", f"2.25.9{number}", "1.2", content)
-    return made, store.put("objects", hashlib.sha256(content).hexdigest(), ".dcm", content)
+        ResultStatus.ANALYSED, "", "", priority, MODEL, (finding,),
+        recommendations=("Read with priority.",), source_rows=256, source_columns=256,
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""`analyse --out`: the very objects the node would send, grouped by study, under a UID namespace of its own."""
+
+import hashlib
+import io
+import tempfile
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from inference.analyser import Looked
+from pydicom import dcmread
+
+from config import Settings
+from ledger.errors import PermanentError
+from ledger.reconcile import dataset_sha256
+from ledger.records import (
+    InstanceRef,
+    InstanceResults,
+    ReportKind,
+    ResultObject,
+    ResultStatus,
+    StudyFindings,
+    most_urgent,
+)
+from ledger.store import Store
+from node.overlay import write_overlay
+from node.roles.report import DEFAULT_PROFILE
+from node.sending import read_item
+from sr_writer.build import build_objects
+
+# Not any node's: what `analyse` writes can never be mistaken for, or replace, what a node has sent.
+ANALYSE_INSTALLATION_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, 'opentriage analyse').int}"
+
+
+class Scratch:
+    """A store for one command: sources are copied in, so that the writer reads them as in the node."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="opentriage-analyse-")
+        self.store = Store(Path(self._folder.name), fsync=lambda descriptor: None)
+        self.store.prepare()
+
+    def close(self) -> None:
+        """Delete the copies."""
+        self._folder.cleanup()
+
+    def keep(self, path: Path, looked: Looked, number: int) -> InstanceResults | None:
+        """The instance with its routed results; None when there is nothing to report on it."""
+        routed = tuple(result for result in looked.results if result.status is not ResultStatus.NOT_APPLICABLE)
+        item = read_item(path)
+        if not routed or item is None or not looked.study_instance_uid or not looked.sop_instance_uid:
+            return None
+        content = path.read_bytes()
+        ref = InstanceRef(
+            instance_id=number,
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=looked.sop_instance_uid,
+            series_instance_uid=looked.series_instance_uid or "",
+            study_instance_uid=looked.study_instance_uid,
+            transfer_syntax_uid=item.transfer_syntax_uid,
+            modality=looked.modality or "",
+            sha256=dataset_sha256(path),
+            path=self.store.put("instances", hashlib.sha256(content).hexdigest(), ".dcm", content),
+            received_at=datetime.now(UTC),
+        )
+        return InstanceResults(ref, routed)
+
+
+def write_studies(
+    kept: Iterable[InstanceResults], store: Store, settings: Settings, out: Path
+) -> tuple[list[Path], list[str]]:
+    """Write each study's objects and overlay PNG into `out`; the files, and a sentence per study without objects."""
+    studies: dict[str, list[InstanceResults]] = {}
+    for item in kept:
+        studies.setdefault(item.instance.study_instance_uid, []).append(item)
+    written: list[Path] = []
+    problems: list[str] = []
+    for study_uid, items in studies.items():
+        findings = StudyFindings(
+            study_instance_uid=study_uid,
+            kind=ReportKind.FINAL,
+            priority=most_urgent([r.priority for item in items for r in item.results if r.priority is not None]),
+            looked_at=tuple(items),
+            reported_at=datetime.now(UTC),
+        )
+        try:
+            made = build_objects(findings, store, settings, ANALYSE_INSTALLATION_UID, DEFAULT_PROFILE)
+        except PermanentError as error:
+            problems.append(f"study {study_uid}: {error}")
+            continue
+        for result_object in made:
+            written += _write(result_object, study_uid, out)
+    return written, problems
+
+
+def _write(made: ResultObject, study_uid: str, out: Path) -> list[Path]:
+    path = out / f"{study_uid}_{made.kind}.dcm"
+    path.write_bytes(made.content)
+    if made.kind != "secondary_capture":
+        return [path]
+    picture = path.with_suffix(".png")
+    write_overlay(dcmread(io.BytesIO(made.content)), picture)
+    return [path, picture]

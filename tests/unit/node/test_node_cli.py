@@ -1,0 +1,143 @@
+"""The command line says what is wrong, in words, and with the promised exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ledger.records import Stage
+from node.cli import COMMANDS, app
+from node.sending import Peer
+from node.wiring import open_ledger
+from tests.support import ledgers
+from tests.support.dx import make_dx, write
+from tests.support.peers import free_port
+
+runner = CliRunner()
+
+
+def settings_file(folder: Path, extra: str = "") -> Path:
+    path = folder / "site.toml"
+    path.write_text(f"[node]\nstate_dir = {json.dumps(str(folder / 'state'))}\n{extra}", encoding="utf-8")
+    return path
+
+
+def test_help_names_every_command() -> None:
+    text = runner.invoke(app, ["--help"]).output
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_every_command_explains_itself(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0, result.output
+    assert len(result.output) > 200
+
+
+def test_version() -> None:
+    assert runner.invoke(app, ["--version"]).output.startswith("opentriage ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["serve", "--role", "nonsense"],
+        ["send", "nowhere.dcm", "--to", "PACS@localhost:104"],
+        ["send", __file__, "--to", "PACS"],
+        ["send", __file__],
+        ["analyse"],
+        ["analyse", "nowhere.dcm"],
+        ["analyse", __file__, "--as", "chest-ct"],
+        ["analyse", __file__, "--age", "3"],
+        ["demo", "nowhere.dcm"],
+        ["explain"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
+    assert runner.invoke(app, arguments).exit_code == 2
+
+
+def test_a_misspelt_setting_is_named_and_ends_with_2(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["check-config", "--config", str(settings_file(tmp_path, "stat_dir = '/x'\n"))])
+    assert result.exit_code == 2
+    assert "node.stat_dir" in result.output
+
+
+def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: Path) -> None:
+    given = settings_file(tmp_path, 'database_url = "postgresql+psycopg://node:secret@db/opentriage"\n')
+    result = runner.invoke(app, ["check-config", "-c", str(given)], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    assert "secret" not in result.output
+    assert "…@db/opentriage" in result.output
+    line = next(line for line in result.output.splitlines() if line.startswith("study.complete_after_s"))
+    assert line.split() == ["study.complete_after_s", "20.0", "default"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "warned"),
+    [
+        ("", "destinations: none"),
+        ("", "anybody on the network may send"),
+        ("[web]\nhost = '0.0.0.0'\n", "web.host"),
+        ("[look]\nunknown_age = 'accept'\n", "unknown_age"),
+        ("[decide]\ncritical_priority = 'MEDIUM'\n", "nothing ever becomes HIGH"),
+        ("[receive]\nrequire_called_ae_title = false\n", "require_called_ae_title"),
+    ],
+)
+def test_risky_choices_are_warned_of(tmp_path: Path, extra: str, warned: str) -> None:
+    result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, extra))], env={"COLUMNS": "300"})
+    assert warned in result.output
+
+
+def test_a_parked_job_is_listed_explained_and_released(tmp_path: Path) -> None:
+    config = settings_file(tmp_path)
+    from config import load_settings
+
+    ledger = open_ledger(load_settings(config))
+    received = ledgers.admit(ledger)
+    (job,) = ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
+    ledger.park(job, "The decoder died three times.")
+    ledger.close()
+    listed = runner.invoke(app, ["release", "-c", str(config)])
+    assert "The decoder died three times." in listed.output
+    told = runner.invoke(app, ["explain", received.study_instance_uid, "-c", str(config)])
+    assert "The decoder died three times." in told.output
+    assert received.sop_instance_uid in told.output
+    assert runner.invoke(app, ["release", str(job.job_id), "-c", str(config)]).exit_code == 0
+    assert runner.invoke(app, ["release", str(job.job_id), "-c", str(config)]).exit_code == 1
+    assert runner.invoke(app, ["explain", "1.2.3", "-c", str(config)]).exit_code == 1
+
+
+def test_the_worklist_is_most_urgent_first_and_never_says_low(tmp_path: Path) -> None:
+    from config import load_settings
+    from ledger.records import TriagePriority
+
+    config = settings_file(tmp_path)
+    ledger = open_ledger(load_settings(config))
+    for number, probability, priority in ((1, 0.1, TriagePriority.LOW), (2, 0.9, TriagePriority.HIGH)):
+        ledgers.admit(ledger, number)
+        (job,) = ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
+        ledger.finish_analysis(job, [ledgers.analysed(probability, priority)])
+    ledger.close()
+    lines = runner.invoke(app, ["worklist", "-c", str(config)], env={"COLUMNS": "200"}).output.splitlines()
+    assert "HIGH" in lines[1]
+    assert "2.25.3002" in lines[1]
+    assert "no flagged finding; other disease was not looked for" in " ".join(lines)
+    assert not any("LOW" in line.split() or "normal" in line.lower() for line in lines)
+    objects = [json.loads(line) for line in runner.invoke(app, ["worklist", "--json", "-c", str(config)]).stdout.splitlines()]
+    assert [line["priority"] for line in objects] == ["HIGH", "LOW"]
+
+
+@pytest.mark.parametrize("text", ["PACS", "PACS@host", "@host:104", "PACS@host:0", "PACS@host:x", "A" * 17 + "@h:104"])
+def test_an_address_that_is_not_one_is_refused_with_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        Peer.parse(text)
+
+
+def test_send_to_nobody_says_so(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "a.dcm")
+    result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])
+    assert result.exit_code == 1
+    assert "nobody answers" in result.output
