@@ -179,7 +179,7 @@ class StreamingDimse(DIMSEServiceProvider):
 
     def _delegate(self, context_id: int, fragment: bytes) -> None:
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [(context_id, fragment)]
+        primitive.presentation_data_value_list.append((context_id, fragment))
         super().receive_primitive(primitive)
 
     def respond(self, context_id: int, encoded: bytes) -> None:
@@ -190,7 +190,7 @@ class StreamingDimse(DIMSEServiceProvider):
             last = start + room >= len(encoded)
             primitive = P_DATA()
             control = bytes([_COMMAND | (_LAST if last else 0)])
-            primitive.presentation_data_value_list = [(context_id, control + encoded[start : start + room])]
+            primitive.presentation_data_value_list.append((context_id, control + encoded[start : start + room]))
             self.dul.send_pdu(primitive)
 
     def abandon(self) -> None:

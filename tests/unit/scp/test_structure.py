@@ -1,0 +1,286 @@
+"""The walker: what is whole is accepted, what is not is refused with the tag where it went wrong."""
+
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from pydicom.filereader import _read_file_meta_info, read_preamble
+
+from scp.errors import StructureError
+from scp.structure import (
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_END,
+    MODALITY,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    SOP_INSTANCE_UID,
+    UNDEFINED,
+    Limits,
+    inflate,
+    text,
+    walk,
+)
+from tests.support.encoded import data_set, element, raw_header
+from tests.support.realdata import data_dir
+
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+J2K = "1.2.840.10008.1.2.4.90"
+PRIVATE_SQ = 0x00091001
+CODE_SEQUENCE = 0x00082218
+
+ENCODINGS = [(EXPLICIT_LITTLE, True, False), (IMPLICIT_LITTLE, False, False), (EXPLICIT_BIG, True, True)]
+
+
+def item(content: bytes, undefined: bool = False, big: bool = False) -> bytes:
+    head = raw_header(ITEM, "", UNDEFINED if undefined else len(content), big=big)
+    return head + content + (raw_header(ITEM_END, "", 0, big=big) if undefined else b"")
+
+
+def sequence(tag: int, content: bytes, undefined: bool = False, explicit: bool = True, big: bool = False) -> bytes:
+    head = raw_header(tag, "SQ", UNDEFINED if undefined else len(content), explicit, big)
+    return head + content + (raw_header(SEQUENCE_END, "", 0, big=big) if undefined else b"")
+
+
+def fragments(*values: bytes) -> bytes:
+    body = raw_header(PIXEL_DATA, "OB", UNDEFINED) + b"".join(item(value) for value in values)
+    return body + raw_header(SEQUENCE_END, "", 0)
+
+
+def rich(explicit: bool = True, big: bool = False) -> bytes:
+    """Nested sequences of defined and undefined length, an empty one, a private element, pixel data."""
+    inner = element(0x00080100, "SH", "T-D3000", explicit, big)
+    nested = sequence(CODE_SEQUENCE, item(inner, undefined=True, big=big), True, explicit, big)
+    tail = (
+        sequence(CODE_SEQUENCE, item(nested, big=big) + item(b"", big=big), False, explicit, big)
+        + sequence(0x00082228, b"", False, explicit, big)
+        + element(0x00290010, "LO", "PRIVATE", explicit, big)
+        + element(PIXEL_DATA, "OW", bytes(64), explicit, big)
+    )
+    return data_set(explicit, big, tail)
+
+
+def boundaries(data: bytes, syntax: str) -> list[int]:
+    """Every length at which the walker, watched from outside, could stop: all ends of elements, items, delimiters."""
+    return [cut for cut in range(len(data)) if _ends_with_whole_element(data[:cut], syntax)]
+
+
+def _ends_with_whole_element(data: bytes, syntax: str) -> bool:
+    try:
+        walk(data, syntax)
+    except StructureError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("syntax", "explicit", "big"), ENCODINGS)
+def test_a_whole_data_set_is_walked_to_its_end(syntax: str, explicit: bool, big: bool) -> None:
+    values = walk(rich(explicit, big), syntax)
+    assert text(values, SOP_INSTANCE_UID) == "1.2.3.4"
+    assert text(values, MODALITY) == "CT"
+
+
+@pytest.mark.parametrize(("syntax", "explicit", "big"), ENCODINGS)
+def test_a_cut_is_noticed_everywhere_but_between_top_level_elements(syntax: str, explicit: bool, big: bool) -> None:
+    data = rich(explicit, big)
+    whole = set(boundaries(data, syntax))
+    tops = top_level_ends(data, explicit, big)
+    assert whole == tops - {len(data)}
+    for end in tops - {0, len(data)}:
+        for cut in (end - 1, end + 1):
+            with pytest.raises(StructureError):
+                walk(data[:cut], syntax)
+
+
+def top_level_ends(data: bytes, explicit: bool, big: bool) -> set[int]:
+    """Computed by building the same data set in pieces: prefixes that are concatenations of whole elements."""
+    ends, position = {0}, 0
+    order = ">" if big else "<"
+    while position < len(data):
+        vr = data[position + 4 : position + 6].decode() if explicit else ""
+        if explicit and vr not in ("OW", "SQ"):
+            (length,) = struct.unpack_from(order + "H", data, position + 6)
+            position += 8 + length
+        else:
+            start = position + (12 if explicit else 8)
+            (length,) = struct.unpack_from(order + "L", data, start - 4)
+            position = start + length
+        ends.add(position)
+    return ends
+
+
+def test_trailing_bytes_are_noticed() -> None:
+    with pytest.raises(StructureError):
+        walk(rich() + b"\0", EXPLICIT_LITTLE)
+    with pytest.raises(StructureError):
+        walk(rich() + bytes(8), EXPLICIT_LITTLE)
+
+
+def test_an_error_names_the_tag_and_never_the_value() -> None:
+    secret = b"Doe^Jane"
+    data = data_set(tail=raw_header(0x00100010, "PN", 500) + secret)
+    with pytest.raises(StructureError) as caught:
+        walk(data, EXPLICIT_LITTLE)
+    assert caught.value.tag == 0x00100010
+    assert "(0010,0010)" in str(caught.value)
+    assert "Doe" not in str(caught.value)
+
+
+def test_pixel_data_longer_than_the_file_is_refused() -> None:
+    data = data_set(tail=raw_header(PIXEL_DATA, "OW", 0xFFFFFFF0) + bytes(64))
+    with pytest.raises(StructureError) as caught:
+        walk(data, EXPLICIT_LITTLE)
+    assert caught.value.tag == PIXEL_DATA
+
+
+def test_encapsulated_pixel_data_must_have_its_delimiter() -> None:
+    good = data_set(tail=fragments(b"", b"abcd", b"ef"))
+    assert walk(good, J2K)
+    for cut in range(len(good) - 8, len(good)):
+        with pytest.raises(StructureError):
+            walk(good[:cut], J2K)
+    too_long = data_set(tail=raw_header(PIXEL_DATA, "OB", UNDEFINED) + raw_header(ITEM, "", 100) + b"abcd")
+    with pytest.raises(StructureError, match="fragment"):
+        walk(too_long, J2K)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        element(0xFFFCFFFC, "OB", bytes(128)),  # data set trailing padding
+        raw_header(0x00204000, "LT", 3) + b"odd",  # odd length
+        raw_header(0x00280000, "UL", 4) + bytes(4),  # group length
+        raw_header(PRIVATE_SQ, "UN", UNDEFINED)  # UN of undefined length holds implicit VR
+        + item(element(0x00080100, "", "X1", explicit=False))
+        + raw_header(SEQUENCE_END, "", 0),
+        raw_header(0x00181012, "ZZ", 4) + bytes(4),  # a value representation of the future: 32-bit length
+        sequence(CODE_SEQUENCE, item(b"", undefined=True), undefined=True),
+        sequence(CODE_SEQUENCE, raw_header(SEQUENCE_END, "", 0)),  # a delimiter although the length is defined
+    ],
+    ids=["padding", "odd", "group-length", "un-undefined", "future-vr", "empty-item", "stray-end"],
+)
+def test_legal_and_harmless_oddities_pass(tail: bytes) -> None:
+    if tail.startswith(struct.pack("<HH2s", 0x0018, 0x1012, b"ZZ")):
+        tail = tail[:6] + b"\0\0" + struct.pack("<L", 4) + bytes(4)
+    assert walk(data_set(tail=tail), EXPLICIT_LITTLE)
+
+
+@pytest.mark.parametrize(
+    ("tail", "tag"),
+    [
+        (raw_header(0x00181012, "\0\0", 4) + bytes(4), 0x00181012),
+        (raw_header(ITEM, "", 0), ITEM),
+        (raw_header(SEQUENCE_END, "", 0), SEQUENCE_END),
+        (raw_header(ITEM_END, "", 0), ITEM_END),
+        (raw_header(0x00189445, "UT", UNDEFINED) + bytes(8), 0x00189445),
+        (sequence(CODE_SEQUENCE, element(0x00080100, "SH", "X1")), CODE_SEQUENCE),
+        (element(SOP_INSTANCE_UID, "UI", "1.2.3.5"), SOP_INSTANCE_UID),
+        (element(0x00020010, "UI", EXPLICIT_LITTLE), 0x00020010),
+        (element(0x00000100, "US", b"\1\0"), 0x00000100),
+        (element(0x00081090, "LO", "x" * 2000), 0x00081090),
+    ],
+    ids=["vr", "item", "sequence-end", "item-end", "undefined-ut", "no-item", "twice", "meta", "command", "long"],
+)
+def test_what_two_readers_could_read_differently_is_refused(tail: bytes, tag: int) -> None:
+    changes: dict[str, str | None] = {"ManufacturerModelName": None} if tag == 0x00081090 else {}
+    with pytest.raises(StructureError) as caught:
+        walk(data_set(tail=tail, **changes), EXPLICIT_LITTLE)
+    assert caught.value.tag == tag
+
+
+@pytest.mark.parametrize("undefined", [True, False])
+@pytest.mark.parametrize(("syntax", "explicit", "big"), ENCODINGS)
+def test_nesting_is_limited_and_never_recursive(undefined: bool, syntax: str, explicit: bool, big: bool) -> None:
+    def nested(depth: int) -> bytes:
+        content = b""
+        for _ in range(depth):
+            content = sequence(CODE_SEQUENCE, item(content, undefined, big), undefined, explicit, big)
+        return content
+
+    assert walk(nested(32), syntax) == {}
+    for depth in (33, 3000):
+        with pytest.raises(StructureError, match="nested"):
+            walk(nested(depth), syntax)
+
+
+def test_the_number_of_elements_is_limited_fragments_included() -> None:
+    many = data_set(tail=element(0x00091010, "UN", b"") * 100)
+    assert walk(many, EXPLICIT_LITTLE, Limits(elements=110))
+    with pytest.raises(StructureError, match="too many"):
+        walk(many, EXPLICIT_LITTLE, Limits(elements=109))
+    with pytest.raises(StructureError, match="too many"):
+        walk(data_set(tail=fragments(*[b""] * 100)), J2K, Limits(elements=50))
+    items = data_set(tail=sequence(CODE_SEQUENCE, item(b"") * 100))
+    with pytest.raises(StructureError, match="too many"):
+        walk(items, EXPLICIT_LITTLE, Limits(elements=50))
+
+
+def deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def test_deflated_data_is_walked_inside() -> None:
+    packed = deflate(rich())
+    assert text(walk(packed, DEFLATED), SOP_INSTANCE_UID) == "1.2.3.4"
+    assert walk(packed + b"\0", DEFLATED)  # padded to even length
+    for broken in (packed[:-3], packed + b"xy", b"\xff" * 20, deflate(rich()[:-1])):
+        with pytest.raises(StructureError):
+            walk(broken, DEFLATED)
+
+
+def test_a_deflate_bomb_is_stopped_early() -> None:
+    bomb = deflate(bytes(80 * 1024 * 1024))
+    with pytest.raises(StructureError, match="too large"):
+        inflate(bomb)
+
+
+def test_random_damage_is_never_anything_but_a_structure_error() -> None:
+    rng = random.Random(20261120)
+    for syntax, explicit, big in ENCODINGS:
+        whole = rich(explicit, big)
+        for _ in range(1500):
+            data = bytearray(whole)
+            for _ in range(rng.randint(1, 4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            try:
+                walk(bytes(data), syntax)
+            except StructureError:
+                continue
+
+
+BROKEN = {"emri_small_jpeg_2k_lossless_too_short.dcm"}
+
+
+def test_every_real_file_passes_but_the_truncated_one() -> None:
+    refused = set()
+    for path in sorted((data_dir() / "dicom").rglob("*")):
+        if not path.is_file() or path.read_bytes()[128:132] != b"DICM":
+            continue
+        try:
+            walk(*_data_set(path))
+        except StructureError:
+            refused.add(path.name)
+    assert refused == BROKEN
+
+
+def test_a_real_file_cut_anywhere_in_its_last_element_is_refused() -> None:
+    path = next(iter(sorted((data_dir() / "dicom" / "one_ct_in_15_transfer_syntaxes").rglob("*JPEG2000*"))), None)
+    if path is None:
+        pytest.skip("no JPEG 2000 CT among the real images")
+    data, syntax = _data_set(path)
+    assert walk(data, syntax)
+    for cut in (1, 7, 8, 9, 1000, len(data) // 4):
+        with pytest.raises(StructureError):
+            walk(data[: len(data) - cut], syntax)
+
+
+def _data_set(path: Path) -> tuple[bytes, str]:
+    with path.open("rb") as file:
+        read_preamble(file, False)
+        meta = _read_file_meta_info(file)
+        return file.read(), str(meta.get("TransferSyntaxUID", EXPLICIT_LITTLE))
