@@ -3,7 +3,7 @@
 import warnings
 
 from config.settings import Settings
-from ledger.records import ResultObject, StudyFindings
+from ledger.records import InstanceRef, ResultObject, StudyFindings
 from ledger.store import Store
 from sr_writer.dress import Report
 from sr_writer.errors import NothingToSay, SourceUnreadable
@@ -27,9 +27,11 @@ def build_objects(
     found = reads(findings)
     if not found:
         raise NothingToSay("no result of this study concerns a reader")
+    header, header_of = _header(found, store, findings.study_instance_uid)
     report = Report(
         findings=findings,
-        header=_header(found, store, findings.study_instance_uid),
+        header=header,
+        header_of=header_of,
         settings=settings.report,
         identity=identity_of(findings, settings.results_hash, installation_uid, profile),
         installation_uid=installation_uid,
@@ -46,12 +48,12 @@ def _objects(report: Report, store: Store) -> list[ResultObject]:
     return [measurement_report(report), text_report(report), secondary_capture(report, store)]
 
 
-def _header(found: list[Read], store: Store, study_instance_uid: str) -> SourceHeader:
+def _header(found: list[Read], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:
     """The worst image's header, or the next one that can be read: all are of one patient."""
     failure: SourceUnreadable | None = None
-    for path in dict.fromkeys(read.instance.path for read in found):
+    for instance in dict.fromkeys(read.instance for read in found):
         try:
-            return read_header(store.path(path), study_instance_uid)
+            return read_header(store.path(instance.path), study_instance_uid), instance
         except SourceUnreadable as error:
             failure = error
     raise failure or SourceUnreadable("the study has no stored source")

@@ -30,6 +30,7 @@ class Report:
 
     findings: StudyFindings
     header: SourceHeader
+    header_of: InstanceRef  # the instance the header was read from
     settings: ReportSettings
     identity: Identity
     installation_uid: str

@@ -27,6 +27,11 @@ from highdicom.sr import (
 from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
 
 from ledger.records import Finding, ImageResult, ResultObject, TriagePriority
 from sr_writer import codes
@@ -39,6 +44,9 @@ from sr_writer.words import DISCLAIMER, name_of, plus_minus, spoken, standing
 
 KIND = "measurement_sr"
 _CONTAINS = RelationshipTypeValues.CONTAINS
+_PROJECTIONS = frozenset(
+    {ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing}
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ def measurement_report(report: Report) -> ResultObject:
         procedure_reported=codes.IMAGING_PROCEDURE,
         imaging_measurements=[_group(statement, report) for statement in statements],
         language_of_content_item_and_descendants=language(),
+        referenced_images=_library(report, analysed(found)),
     )
     root = content[0]
     _finish_groups(root, statements)
@@ -84,6 +93,24 @@ def measurement_report(report: Report) -> ResultObject:
     before = [item for item in report.findings.predecessors if item.kind == KIND]
     dress_document(ds, report, KIND, "measurements", before)
     return finished(ds, KIND)
+
+
+def _library(report: Report, found: Sequence[Read]) -> list[Dataset]:
+    """TID 1600, when one radiograph was read and its header says enough (TID 1603); else no library at all."""
+    header, instance = report.header, found[0].instance if found else None
+    if instance is None or any(read.instance != instance for read in found) or report.header_of != instance:
+        return []
+    spacing_known = len(header.imager_pixel_spacing) == 2 and min(header.imager_pixel_spacing) > 0.0
+    oriented = len(header.patient_orientation) == 2
+    if instance.sop_class_uid not in _PROJECTIONS or not (
+        spacing_known and oriented and header.rows and header.columns
+    ):
+        return []
+    image = stand_in(instance, header.rows, header.columns)
+    image.Modality = instance.modality or "DX"
+    image.PatientOrientation = list(header.patient_orientation)
+    image.ImagerPixelSpacing = list(header.imager_pixel_spacing)
+    return [image]
 
 
 def _statements(found: Sequence[Read]) -> list[Statement]:
@@ -149,7 +176,8 @@ def _algorithm(result: ImageResult, finding: Finding) -> AlgorithmIdentification
 
 def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
     """Per group: its label for viewers, and the coordinates under its first number that OHIF needs to hydrate it."""
-    groups = [g for item in root.ContentSequence if item.get("ValueType") == "CONTAINER" for g in item.ContentSequence]
+    measurements = next(i for i in root.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "126010")
+    groups = measurements.ContentSequence
     for group, said in zip(groups, statements, strict=True):
         instance = said.read.instance
         region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")

@@ -72,17 +72,32 @@ def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[in
     """
     values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), 0.0)
     full = max(float(values.max(initial=0.0)), FULL_COLOUR_LOGITS)
-    down, across = size[0] / source_size[0], size[1] / source_size[1]
-    top, left, bottom, right = activation.box
-    y0, x0 = round(top * down), round(left * across)
-    y1, x1 = max(round(bottom * down), y0 + 1), max(round(right * across), x0 + 1)
-    grid = np.asarray(Image.fromarray(values).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC))
     strength = np.zeros(size, dtype=np.uint8)
-    ys, xs = slice(max(y0, 0), min(y1, size[0])), slice(max(x0, 0), min(x1, size[1]))
-    if ys.start < ys.stop and xs.start < xs.stop:
-        inside = grid[ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
-        strength[ys, xs] = np.rint(np.clip(inside * (255.0 / full), 0.0, 255.0)).astype(np.uint8)
+    rows = _overlap(activation.box[0], activation.box[2], source_size[0], size[0], values.shape[0])
+    columns = _overlap(activation.box[1], activation.box[3], source_size[1], size[1], values.shape[1])
+    if rows is None or columns is None:
+        return strength
+    (y0, y1, from_row, to_row), (x0, x1, from_column, to_column) = rows, columns
+    part = Image.fromarray(values).resize(
+        (x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=(from_column, from_row, to_column, to_row)
+    )
+    strength[y0:y1, x0:x1] = np.rint(np.clip(np.asarray(part) * (255.0 / full), 0.0, 255.0)).astype(np.uint8)
     return strength
+
+
+def _overlap(low: float, high: float, source: int, drawn: int, cells: int) -> tuple[int, int, float, float] | None:
+    """Along one axis, where a map from `low` to `high` (source pixels) meets the drawn image.
+
+    Returns first and last+1 drawn pixel, and the stretch of the grid's `cells` that lies there; None when they miss.
+    """
+    scale = drawn / source
+    start, stop = max(round(low * scale), 0), min(round(high * scale), drawn)
+    if start >= stop or high <= low:
+        return None
+    per_pixel = cells / ((high - low) * scale)
+    begin = min(max((start - low * scale) * per_pixel, 0.0), float(cells))
+    end = min(max((stop - low * scale) * per_pixel, 0.0), float(cells))
+    return (start, stop, begin, end) if end > begin else None
 
 
 def blend(grey: Image.Image, strength: Strength) -> Image.Image:
