@@ -1,7 +1,7 @@
 """The loop of every stage: claim under a lease, work, finish; repeat until told to stop.
 
 An unknown error is retried a few times, then the job is parked for a person. Work that kills its process is parked by
-the ledger, which counts attempts at the claim.
+the ledger, which counts attempts at the claim and hands out alone what was tried before.
 """
 
 import errno
@@ -40,12 +40,10 @@ class Worker:
     work: Callable[[Sequence[Job], LeaseKeeper], None]
     stop: threading.Event
     on_poisoned: Callable[[Job, str], None] | None = None
-    careful: int = 0  # this many more claims take one job only, because an earlier claim ended badly
     _expire: Periodically = field(default_factory=lambda: Periodically(EXPIRE_EVERY_S))
 
     def run(self) -> None:
         """Loop until `stop`. Raises VolumeFailed: nothing may be made durable any more."""
-        self.careful = self.batch_max  # whoever ran before us may have been killed by one of the next jobs
         log = structlog.get_logger()
         while not self.stop.is_set():
             try:
@@ -62,15 +60,10 @@ class Worker:
     def _once(self) -> None:
         if self._expire.due() and (expired := self.ledger.expire_leases(self.max_attempts)):
             structlog.get_logger().warning(log_events.LEASES_EXPIRED, count=expired)
-            self.careful = 2 * self.batch_max
-        limit = 1 if self.careful else self.batch_max
-        jobs = self.ledger.claim(self.stage, self.owner, limit, self.lease_s)
+        jobs = self.ledger.claim(self.stage, self.owner, self.batch_max, self.lease_s)
         if not jobs:
             self.ledger.wait(self.stage, POLL_S)
             return
-        self.careful = max(0, self.careful - 1)
-        if any(job.attempt > 1 for job in jobs):
-            self.careful = 2 * self.batch_max
         self._work(jobs)
 
     def _work(self, jobs: Sequence[Job]) -> None:

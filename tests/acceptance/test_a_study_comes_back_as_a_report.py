@@ -1,0 +1,42 @@
+"""The main job: a study goes in by C-STORE, a structured report with a priority comes back to PACS."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+
+from tests.support.chests import bright, dark, save
+from tests.support.running import StoreScp, storescu
+from tests.support.waiting import wait_until
+
+MEASUREMENTS, TEXT = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.11"
+
+
+def test_flagged_and_unflagged_studies_come_back_to_storescp(start_node: Any, tmp_path: Path) -> None:
+    flagged, unflagged = bright(), dark()
+    with StoreScp(tmp_path / "pacs") as pacs:
+        node = start_node(("PACS", pacs.port))
+        sent = storescu(node.port, save(flagged, tmp_path / "in"), save(unflagged, tmp_path / "in"))
+        assert sent.returncode == 0, sent.stderr
+        wait_until(lambda: len(pacs.files()) >= 4, 60)
+        node.wait_idle(60)
+        got = [dcmread(path) for path in pacs.files()]
+    by_study = {uid: [ds for ds in got if uid == ds.StudyInstanceUID] for uid in (flagged.StudyInstanceUID, unflagged.StudyInstanceUID)}
+    assert len(by_study[flagged.StudyInstanceUID]) >= 3
+    assert Counter(ds.Modality for ds in by_study[unflagged.StudyInstanceUID]) == {"SR": 1}
+    assert {ds.PatientID for ds in got} == {flagged.PatientID}
+    entries = node.ledger.worklist()
+    assert [entry.study_instance_uid for entry in entries] == [flagged.StudyInstanceUID, unflagged.StudyInstanceUID]
+    assert [entry.priority for entry in entries] == ["HIGH", "LOW"]
+    assert all(entry.deliveries == ((f"PACS@127.0.0.1:{pacs.port}", "delivered"),) for entry in entries)
+    page = node.get("/").text
+    assert page.index(flagged.StudyInstanceUID) < page.index(unflagged.StudyInstanceUID)
+    assert "Invented" not in page
+    assert "TEST-0001" not in page
+    health = node.get("/healthz")
+    assert health.status_code == 200, health.text
+    metrics = node.get("/metrics").text
+    assert "opentriage_instances_received_total 2.0" in metrics
+    assert "opentriage_instances_drift 0.0" in metrics
+    assert node.stop() == 0
