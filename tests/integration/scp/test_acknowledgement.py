@@ -3,6 +3,7 @@
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -11,9 +12,10 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 
 from ledger.errors import LedgerUnavailable
 from ledger.store import Store
+from scp import command_set
 from tests.support.encoded import CT, SC, TEXT_SR, data_set, element
 from tests.support.peers import need
-from tests.support.rawscu import EXPLICIT_LITTLE, RawScu, Rejected, Response
+from tests.support.rawscu import EXPLICIT_LITTLE, RawScu, Rejected, Response, p_data
 from tests.support.realdata import need_data
 from tests.support.receiving import Receiving, StartReceiving
 from tests.support.waiting import wait_until
@@ -29,6 +31,28 @@ def send(node: Receiving, data: bytes, uid: str = UID, sop_class: str = CT) -> R
 
 def big(**changes: str | None) -> bytes:
     return data_set(tail=element(0x7FE00010, "OW", bytes(4096)), **changes)
+
+
+def test_the_answer_comes_after_file_name_folder_and_ledger_in_that_order(
+    node: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def recorded(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            result = real(*arguments)
+            steps.append(name)
+            return result
+
+        return call
+
+    monkeypatch.setattr("ledger.store.os.fdatasync", recorded("sync file", os.fdatasync))
+    monkeypatch.setattr("ledger.store.os.rename", recorded("rename", os.rename))
+    monkeypatch.setattr(node.store, "sync_folder", recorded("sync folder", node.store.sync_folder))
+    monkeypatch.setattr(node.ledger, "admit", recorded("ledger", node.ledger.admit))
+    monkeypatch.setattr("scp.command_set.store_response", recorded("answer", command_set.store_response))
+    assert send(node, big()).status == 0
+    assert steps == ["sync file", "rename", "sync folder", "ledger", "answer"]
 
 
 # --- the same again ---
@@ -230,8 +254,6 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
         with RawScu(node.address, CONTEXT) as other:
             assert other.store(CT, "1.2.8", big(SOPInstanceUID="1.2.8")).status == 0xA700
         # begun before the failure, a new one, and even a resend
-        from tests.support.rawscu import p_data
-
         scu.socket.sendall(p_data(1, 2, big()))
         assert scu.read_response().status == 0xA700
         assert scu.store(CT, "1.2.7", big(SOPInstanceUID="1.2.7")).status == 0xA700
