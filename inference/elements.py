@@ -96,7 +96,7 @@ def strings(ds: Dataset, keyword: str, vrs: Sequence[str], strict: bool = False)
         value = _decode(value, ds)
     elif value is not None and not isinstance(value, str) and isinstance(value, Sequence):
         value = "\\".join(str(part) for part in value)
-    text = str(value or "").replace("\0", " ")[:MAX_TEXT].strip()
+    text = ("" if value is None else str(value)).replace("\0", " ")[:MAX_TEXT].strip()
     return [part.strip() for part in text.split("\\")] if text else []
 
 
