@@ -12,7 +12,7 @@ import ledger as package
 from ledger.database import HEAD, migrate, open_engine, transaction
 from ledger.ledger import Ledger
 from ledger.tables import metadata
-from tests.support.ledgers import received, stored_object
+from tests.support.records import received, stored_object
 
 
 def test_the_migrations_build_exactly_the_tables_in_the_code(url: str) -> None:

@@ -23,7 +23,7 @@ from ledger.records import (
     TriagePriority,
 )
 from ledger.store import Store
-from tests.support.ledgers import judged, not_applicable, received, refused, stored_object
+from tests.support.records import judged, not_applicable, received, refused, stored_object
 from tests.support.waiting import wait_until
 
 PACS, OTHER = "PACS@127.0.0.1:104", "OTHER@127.0.0.1:105"
