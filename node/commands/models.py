@@ -22,7 +22,7 @@ def models() -> None:
 
 @app.command("list")
 def list_packages(config: ConfigOption = None) -> None:
-    """List the packages that the node would load: what each reads, what it finds, and what its weights may be used for."""
+    """List the packages that the node would load: what each reads, finds, and may be used for."""
     try:
         packages = load_packages(settings_of(config).look)
     except PackageError as error:

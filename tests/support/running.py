@@ -28,7 +28,9 @@ START_WITHIN_S = 90.0  # two busy cores: five interpreters import numpy, onnxrun
 class RunningNode:
     """Starts at `start`, stops at `stop`; a context manager does both."""
 
-    def __init__(self, folder: Path, destinations: Sequence[tuple[str, int]] = (), extra: str = "", **study: float) -> None:
+    def __init__(
+        self, folder: Path, destinations: Sequence[tuple[str, int]] = (), extra: str = "", **study: float
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = folder / "opentriage.toml"
@@ -174,7 +176,9 @@ class RunningNode:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def storescu(port: int, *files: Path, called: str = "OPENTRIAGE", extra: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def storescu(
+    port: int, *files: Path, called: str = "OPENTRIAGE", extra: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Send with DCMTK's storescu, proposing what the files are coded in."""
     program = need("storescu")
     return subprocess.run(

@@ -1,0 +1,71 @@
+"""Orthanc as the PACS: what arrived is found again over its REST API."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.peers import free_port, need
+from tests.support.waiting import wait_until
+
+AE_TITLE = "ORTHANC"
+
+
+class Orthanc:
+    """A fresh Orthanc in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.port, self.http_port = free_port(), free_port()
+        self._program = need("Orthanc")
+        self._config = folder / "orthanc.json"
+        self._log = folder / "orthanc.log"
+        self._config.write_text(
+            json.dumps(
+                {
+                    "Name": "pacs",
+                    "StorageDirectory": str(folder / "db"),
+                    "IndexDirectory": str(folder / "db"),
+                    "DicomAet": AE_TITLE,
+                    "DicomPort": self.port,
+                    "HttpPort": self.http_port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": False,
+                    "Plugins": [],
+                }
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Orthanc":
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen([str(self._program), str(self._config)], stdout=log, stderr=log)
+        wait_until(self._answers, 60, 0.1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(30)
+
+    def _answers(self) -> bool:
+        try:
+            return self.get("/system")["DicomAet"] == AE_TITLE
+        except httpx.TransportError:
+            return False
+
+    def get(self, path: str) -> Any:
+        """One GET; parsed JSON."""
+        answer = httpx.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def find(self, level: str, **query: str) -> list[dict[str, Any]]:
+        """Resources of `level` (Study, Series, Instance) that match, expanded."""
+        body = {"Level": level, "Expand": True, "Query": query}
+        answer = httpx.post(f"http://127.0.0.1:{self.http_port}/tools/find", json=body, timeout=30)
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
