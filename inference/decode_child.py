@@ -5,6 +5,7 @@ believes nothing of it beyond sizes and types. Run by inference/sandbox.py, neve
 """
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -23,7 +24,9 @@ from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from inference.body_parts import SiteTables
 from inference.errors import CannotLook
@@ -34,6 +37,7 @@ from inference.voi import render
 
 Picture = NDArray[np.float32]
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+COMPRESSED = (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 PICTURE_FORMATS = ("PNG", "JPEG")
 BUGS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, EOFError, NotImplementedError,
         RecursionError, struct.error, ArithmeticError)  # fmt: skip
@@ -179,6 +183,15 @@ def _display(picture: Picture, side: int) -> NDArray[np.uint8]:
     return np.asarray(np.rint(np.asarray(small) * 255.0), np.uint8)
 
 
+def _warm_up() -> None:
+    """Import every decoder now: the first image should not wait for it."""
+    Image.preinit()
+    for syntax in COMPRESSED:
+        get_decoder(syntax)
+    for name in ("openjpeg", "libjpeg", "jpeg_ls"):
+        importlib.import_module(name)
+
+
 def _set_limits(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -236,6 +249,7 @@ def main() -> None:
     first = _read_message(stdin)
     if first is None:
         return
+    _warm_up()
     _set_limits(int(first["memory_bytes"]))
     _write_message(stdout, {"ready": True}, [])
     look: Look | None = None
