@@ -108,7 +108,7 @@ class Analyser:
 
     def _open(self) -> tuple[dict[str, ModelSession], Provider, bool]:
         look = self._settings.look
-        return open_sessions(self._packages, look.provider, look.threads)
+        return open_sessions(self._packages, look.provider, look.threads, look.batch_max)
 
     def _prepare(self, source: Source) -> _Prepared:
         """Everything before the model, in a decode thread."""

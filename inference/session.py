@@ -37,8 +37,9 @@ class Outputs:
 class ModelSession:
     """Runs one package. Raises ProviderError when `provider` is not what really runs."""
 
-    def __init__(self, package: Package, provider: Provider, threads: int) -> None:
+    def __init__(self, package: Package, provider: Provider, threads: int, batch: int = 8) -> None:
         self.package = package
+        self._batch = batch if provider == "cuda" else 1
         self._names = package.manifest.outputs
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -56,11 +57,22 @@ class ModelSession:
         self._check_signature()
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
-        """images: (N, 1, H, W) float32 in the manifest's value range, N >= 1."""
+        """images: (N, 1, H, W) float32 in the manifest's value range, N >= 1.
+
+        The company an image is in must not change its numbers, and kernels do differ by batch size: the CPU takes
+        one image at a time (which costs it next to nothing), CUDA always a full batch, filled up with the last image.
+        """
+        parts = [self._run_fixed(images[start : start + self._batch]) for start in range(0, len(images), self._batch)]
+        return Outputs(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+
+    def _run_fixed(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """At most one batch, padded to exactly one."""
+        n = len(images)
+        full = np.concatenate([images, np.repeat(images[-1:], self._batch - n, axis=0)]) if n < self._batch else images
         names = [self._names.scores, self._names.cam, self._names.features]
-        scores, cam, features = self._session.run(names, {self.package.manifest.input.name: images})
-        self._check_shapes(len(images), scores, cam, features)
-        return Outputs(scores, cam, features)
+        scores, cam, features = self._session.run(names, {self.package.manifest.input.name: full})
+        self._check_shapes(len(full), scores, cam, features)
+        return scores[:n], cam[:n], features[:n]
 
     def self_test(self) -> None:
         """Look at noise before any patient: numbers only, in range, and passes that differ. Raises PackageError."""
@@ -104,37 +116,35 @@ class ModelSession:
             raise PackageError(f"{self.package.folder / 'model.onnx'}: its outputs have not the shapes of the manifest")
 
 
-def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> tuple[Provider, bool]:
-    """The provider to use and whether that is less than what "auto" hopes for on a machine with a GPU build.
+def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
+    """What to try: CUDA wherever this build of ONNX Runtime has it and the settings allow it.
 
-    Raises ProviderError when CUDA is demanded and this build of ONNX Runtime has none.
+    Raises ProviderError when CUDA is demanded and this build has none.
     """
     available = ort.get_available_providers()
-    if wanted == "cpu":
-        return "cpu", False
-    if PROVIDERS["cuda"] in available:
-        return "cuda", False
+    if wanted != "cpu" and PROVIDERS["cuda"] in available:
+        return "cuda"
     if wanted == "cuda":
         raise ProviderError(f"look.provider is cuda, but this ONNX Runtime has only {', '.join(available)}")
-    return "cpu", False
+    return "cpu"
 
 
 def open_sessions(
-    packages: tuple[Package, ...], wanted: Literal["auto", "cpu", "cuda"], threads: int
+    packages: tuple[Package, ...], wanted: Literal["auto", "cpu", "cuda"], threads: int, batch: int = 8
 ) -> tuple[dict[str, ModelSession], Provider, bool]:
     """A tested session for each package by its digest, the provider that runs them all, and whether it is degraded.
 
     "auto" that hoped for CUDA and got the CPU is degraded and says so; it is never silent.
     """
-    provider, degraded = choose_provider(wanted)
+    provider, degraded = choose_provider(wanted), False
     try:
-        sessions = {package.digest: ModelSession(package, provider, threads) for package in packages}
+        sessions = {package.digest: ModelSession(package, provider, threads, batch) for package in packages}
     except (ProviderError, PackageError) as error:
         if wanted != "auto" or provider == "cpu":
             raise
         log.warning("provider_degraded", wanted="cuda", got="cpu", reason=str(error)[:300])
         provider, degraded = "cpu", True
-        sessions = {package.digest: ModelSession(package, provider, threads) for package in packages}
+        sessions = {package.digest: ModelSession(package, provider, threads, batch) for package in packages}
     for session in sessions.values():
         session.self_test()
     return sessions, provider, degraded
