@@ -126,7 +126,9 @@ def test_the_worklist_is_most_urgent_first_and_never_says_low(tmp_path: Path) ->
     assert "2.25.3002" in lines[1]
     assert "no flagged finding; other disease was not looked for" in " ".join(lines)
     assert not any("LOW" in line.split() or "normal" in line.lower() for line in lines)
-    objects = [json.loads(line) for line in runner.invoke(app, ["worklist", "--json", "-c", str(config)]).stdout.splitlines()]
+    objects = [
+        json.loads(line) for line in runner.invoke(app, ["worklist", "--json", "-c", str(config)]).stdout.splitlines()
+    ]
     assert [line["priority"] for line in objects] == ["HIGH", "LOW"]
 
 
@@ -136,6 +138,7 @@ def test_an_address_that_is_not_one_is_refused_with_a_sentence(text: str) -> Non
         Peer.parse(text)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom, refused connections
 def test_send_to_nobody_says_so(tmp_path: Path) -> None:
     path = write(make_dx(), tmp_path / "a.dcm")
     result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])

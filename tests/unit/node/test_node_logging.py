@@ -35,7 +35,9 @@ def last_line(log: pytest.CaptureFixture[str]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("key", ["PatientName", "patient_name", "patient_id", "PatientBirthDate", "accession_number", "ds"])
+@pytest.mark.parametrize(
+    "key", ["PatientName", "patient_name", "patient_id", "PatientBirthDate", "accession_number", "ds"]
+)
 def test_a_key_that_names_a_person_is_refused_however_it_is_spelt(log: pytest.CaptureFixture[str], key: str) -> None:
     structlog.get_logger().info("something", **{key: SENTINEL})
     assert last_line(log)[key] == REFUSED
