@@ -4,6 +4,7 @@ The figure joins a Mahalanobis distance inside the principal subspace with the l
 """
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ def load_distribution(content: bytes) -> FeatureDistribution:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             mean, components, scale, residual = (np.asarray(arrays[key], np.float32) for key in KEYS)
-    except (KeyError, OSError, EOFError) as error:
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError("the gate is not an npz of mean, components, scale and residual_scale") from error
     if residual.size != 1:
         raise ValueError("residual_scale must be one number")

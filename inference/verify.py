@@ -1,6 +1,7 @@
 """`models verify`: everything that loading checks, then the golden examples replayed on this machine."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def _replay(package: Package, session: ModelSession) -> list[str]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             images, expected = arrays["images"].astype(np.float32), arrays["scores"]
-    except (KeyError, OSError, ValueError, EOFError):
+    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile):
         return [f"{path}: it is not an npz of images and scores"]
     got = session.run(images).scores
     if got.shape != expected.shape:
