@@ -11,7 +11,7 @@ from datetime import datetime
 from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from config.settings import ReportSettings
 from ledger.records import InstanceRef, ResultObject, StudyFindings
@@ -21,6 +21,7 @@ from sr_writer.source import SourceHeader
 
 IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
 IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
+ANY_IMAGE = DigitalXRayImageStorageForPresentation  # highdicom stumbles over classes it does not know
 SERIES_NUMBERS = {"measurement_sr": 9901, "secondary_capture": 9902, "text_sr": 9907}
 
 
@@ -42,9 +43,9 @@ class Report:
 
 
 def stand_in(instance: InstanceRef, rows: int = 1, columns: int = 1) -> Dataset:
-    """A clean data set that highdicom accepts as evidence for `instance`."""
+    """A clean data set that highdicom accepts as evidence for `instance` (its class is written later)."""
     ds = Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
+    ds.SOPClassUID, ds.SOPInstanceUID = ANY_IMAGE, instance.sop_instance_uid
     ds.StudyInstanceUID, ds.SeriesInstanceUID = instance.study_instance_uid, instance.series_instance_uid
     ds.PatientID = ds.PatientName = ds.PatientBirthDate = ds.PatientSex = ""
     ds.AccessionNumber = ds.StudyID = ds.ReferringPhysicianName = ""

@@ -36,7 +36,7 @@ from pydicom.uid import (
 from ledger.records import Finding, ImageResult, ResultObject, TriagePriority
 from sr_writer import codes
 from sr_writer.document import dress_document, language, observation_context, separate
-from sr_writer.dress import SERIES_NUMBERS, Report, finished, stand_in
+from sr_writer.dress import ANY_IMAGE, SERIES_NUMBERS, Report, finished, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
 from sr_writer.reading import Read, analysed, not_judged, ranked, reads
@@ -107,6 +107,7 @@ def _library(report: Report, found: Sequence[Read]) -> list[Dataset]:
     ):
         return []
     image = stand_in(instance, header.rows, header.columns)
+    image.SOPClassUID = instance.sop_class_uid
     image.Modality = instance.modality or "DX"
     image.PatientOrientation = list(header.patient_orientation)
     image.ImagerPixelSpacing = list(header.imager_pixel_spacing)
@@ -132,7 +133,7 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
         referenced_region=ImageRegion(
             graphic_type="POLYLINE",
             graphic_data=outline(said.read.result, report),
-            source_image=SourceImageForRegion(instance.sop_class_uid, instance.sop_instance_uid),
+            source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
         ),
         finding_type=codes.concept(finding.code),
         algorithm_id=_algorithm(said.read.result, finding),
@@ -183,9 +184,11 @@ def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
         region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
         number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
         points = np.asarray(region.GraphicData, dtype=np.float64).reshape(-1, 2)
-        source = SourceImageForRegion(instance.sop_class_uid, instance.sop_instance_uid)
+        source = SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid)
         coordinates = CoordinatesForMeasurement("POLYLINE", points, source)
         number.ContentSequence = ContentSequence([coordinates])
+        for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
+            image.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
         group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
 
 

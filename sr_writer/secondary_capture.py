@@ -17,9 +17,17 @@ from sr_writer.reading import Read, analysed, ranked, reads
 from sr_writer.words import series_description, spoken
 
 KIND = "secondary_capture"
-_PAIRED = frozenset(
-    {"ANKLE", "ARM", "BREAST", "CALCANEUS", "CLAVICLE", "ELBOW", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT"}
-    | {"FOREARM", "HAND", "HIP", "HUMERUS", "KNEE", "LEG", "SCAPULA", "SHOULDER", "THIGH", "THUMB", "TOE", "WRIST"}
+_UNPAIRED = frozenset(  # PS3.16 L: with any other part, Laterality is wanted
+    " ".join(
+        (
+            "ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS",
+            "CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD",
+            "HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH NECK",
+            "NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE RECTUM SSPINE",
+            "SCALP SKULL SPINE SPLEEN STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE UTERUS VAGINA VULVA",
+            "WHOLEBODY",
+        )
+    ).split()
 )
 _SITE_OF_BODY = {"39607008": "CHEST", "12738006": "BRAIN"}  # SNOMED lung, brain
 _MAX_NAMED = 4
@@ -103,7 +111,7 @@ def _image_headers(ds: Dataset, report: Report, worst: Read) -> None:
     body_part = header.body_part or _body_part(worst)
     if body_part:
         ds.BodyPartExamined = body_part
-    if not body_part or body_part in _PAIRED:
+    if body_part not in _UNPAIRED:
         ds.Laterality = header.laterality  # type 2C: empty when the source does not say
 
 

@@ -102,7 +102,11 @@ def keep(ds: Dataset, store: Store) -> InstanceRef:
     """Store the data set as a Part 10 file, as the receiver would, and refer to it."""
     buffer = BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
-    content = buffer.getvalue()
+    return keep_bytes(buffer.getvalue(), ds, store)
+
+
+def keep_bytes(content: bytes, ds: Dataset, store: Store) -> InstanceRef:
+    """Store a Part 10 file as it is; `ds` is what it holds."""
     digest = hashlib.sha256(content).hexdigest()
     return InstanceRef(
         instance_id=1,
