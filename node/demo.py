@@ -108,7 +108,7 @@ class Demo:
 
     def overlays(self) -> list[Path]:
         """The Secondary Captures that came to the PACS, as PNG files."""
-        made = []
+        made: list[Path] = []
         for arrival in self.pacs.arrivals:
             if arrival.modality == OVERLAY_MODALITY:
                 picture = self.folder / f"overlay-{len(made) + 1}.png"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, Association, _config
+from pynetdicom import AE, _config
+from pynetdicom.association import Association
 
 from ledger.errors import RetryableError
 

@@ -69,7 +69,7 @@ class Say:
         )
 
     def _build(self, findings: StudyFindings) -> list[ResultObject]:
-        profiles = {destination.profile for destination in self._settings.destinations} or {DEFAULT_PROFILE}
+        profiles = {str(destination.profile) for destination in self._settings.destinations} or {DEFAULT_PROFILE}
         store, installation = self._ledger.store, self._ledger.installation_uid
         return [
             made
