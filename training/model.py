@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import densenet121
 
 FEATURE_CHANNELS = 1024  # torchvision's densenet121: channels after the last dense block
+STEM_CHANNELS = 64  # and after its first convolution
+STEM_GRID = 4  # the stem is pooled to a grid of 4 x 4, so that the gate knows where bright and dark edges lie
+GATE_FEATURES = STEM_CHANNELS * STEM_GRID**2 + FEATURE_CHANNELS
 
 
 class ChannelAttention(nn.Module):
@@ -41,7 +44,12 @@ class AttentionDenseNet(nn.Module):
 
     def feature_maps(self, image: Tensor) -> Tensor:
         """image: (N, 1, H, W) float. Returns (N, 1024, H/32, W/32), >= 0."""
-        return F.relu(self.features(image))
+        return self.stem_and_maps(image)[1]
+
+    def stem_and_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: (N, 1, H, W). Returns the stem (N, 64, H/4, W/4) and the last maps (N, 1024, H/32, W/32), all >= 0."""
+        stem = self.features[:4](image)  # conv0, norm0, relu0, pool0
+        return stem, F.relu(self.features[4:](stem))
 
     def forward(self, image: Tensor) -> Tensor:
         """image: (N, 1, H, W). Returns logits (N, L); the dropout is active in train mode only."""
@@ -66,26 +74,44 @@ def mask_bank(mc: McConfig, dropout: float) -> Tensor:
 
 
 class McTriageNet(nn.Module):
-    """The graph that is exported: one pass over the features, T masked heads, a map per label, pooled features.
+    """The graph that is exported: one pass over the features, T masked heads, a map per label, features for the gate.
 
     Outputs, by name in the ONNX graph:
       scores   (N, T, L) in (0, 1): sigmoid of each masked head, before calibration
       cam      (N, L, h, w): class activation map, attention held constant; its mean plus the bias is the logit
-      features (N, 1024) >= 0: pooled features before attention, for the in-distribution gate
+      features (N, 2048): the stem pooled to 4 x 4 (64 channels) and the last block pooled to one figure per channel,
+               before attention; each standardised over the training split, the two halves with equal weight
+
+    The last block alone knows textures but not where they lie: upside down, a chest keeps most of its pooled features.
     """
 
     def __init__(self, net: AttentionDenseNet, mc: McConfig = McConfig()) -> None:
         super().__init__()
         self.net = net.eval()
         self.register_buffer("masks", mask_bank(mc, net.dropout))
+        self.register_buffer("feature_mean", torch.zeros(GATE_FEATURES))
+        self.register_buffer("feature_scale", torch.ones(GATE_FEATURES))
+
+    def standardise(self, raw: Tensor) -> None:
+        """raw: (N, 2048) unstandardised features of the training split; sets what the graph subtracts and divides by."""
+        spread = raw.std(dim=0)
+        halves = (spread[:-FEATURE_CHANNELS], spread[-FEATURE_CHANNELS:])
+        self.feature_mean.copy_(raw.mean(dim=0))
+        self.feature_scale.copy_(torch.cat([(half + 0.05 * half.mean()) * len(half) ** 0.5 for half in halves]))
+
+    def raw_features(self, stem: Tensor, pooled: Tensor) -> Tensor:
+        """stem: (N, 64, h, w); pooled: (N, 1024). Returns (N, 2048)."""
+        cell = (stem.shape[2] // STEM_GRID, stem.shape[3] // STEM_GRID)
+        return torch.cat([F.avg_pool2d(stem, cell).flatten(1), pooled], dim=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image: (N, 1, H, W) float32 in the manifest's value range."""
-        maps = self.net.feature_maps(image)
+        stem, maps = self.net.stem_and_maps(image)
         pooled = maps.mean(dim=(2, 3))
         weight = self.net.attention(pooled)
         passes = (pooled * weight).unsqueeze(1) * self.masks.unsqueeze(0)  # (N, T, C)
         scores = torch.sigmoid(self.net.classifier(passes))
         label_weights = weight.unsqueeze(1) * self.net.classifier.weight.unsqueeze(0)  # (N, L, C)
         cam = torch.bmm(label_weights, maps.flatten(2)).unflatten(2, maps.shape[2:])
-        return scores, cam, pooled
+        features = (self.raw_features(stem, pooled) - self.feature_mean) / self.feature_scale
+        return scores, cam, features

@@ -1,0 +1,114 @@
+"""`opentriage-train`: fit, export, validate, package, samples; one recipe file per model."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inference.manifest import read_manifest
+from training.card import card
+from training.fit import Recipe, fit, read_recipe
+from training.package import Splits, pin, splits_of, write_core
+from training.samples import write_samples
+from training.validate import validate
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for instance chest-pneumonia.toml.")]
+Data = Annotated[Path, typer.Option("--data", help="The folder that holds the image sets.")]
+Run = Annotated[Path, typer.Option("--run", help="The run's folder: curve, checkpoint, weights.")]
+Out = Annotated[Path, typer.Option("--out", help="Where packages go: OUT/<name>/<version>.")]
+Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime; 0 takes every core.")]
+
+
+@app.command("fit")
+def fit_command(recipe: RecipeFile, data: Data, run: Run) -> None:
+    """Train, or go on where RUN/checkpoint.pt stopped. Ends with RUN/weights.pt."""
+    fit(read_recipe(recipe), data, run)
+
+
+@app.command("export")
+def export_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+    """Write graph, calibration, gate and manifest, without card and figures: for a first look."""
+    plan = read_recipe(recipe)
+    parity = write_core(plan, run, splits_of(plan, data), _folder(plan, out), threads)
+    typer.echo(json.dumps(parity, indent=2))
+
+
+@app.command("validate")
+def validate_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+    """Measure an exported package on the test split; write its validation.json and card and pin them."""
+    plan = read_recipe(recipe)
+    _validate(plan, data, run, _folder(plan, out), splits_of(plan, data), threads)
+
+
+@app.command("package")
+def package_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+    """Export and validate: the whole package."""
+    plan = read_recipe(recipe)
+    splits, folder = splits_of(plan, data), _folder(plan, out)
+    parity = write_core(plan, run, splits, folder, threads)
+    (run / "parity.json").write_text(json.dumps(parity, indent=2) + "\n")
+    _validate(plan, data, run, folder, splits, threads)
+
+
+@app.command("samples")
+def samples_command(
+    recipe: RecipeFile,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Where the DICOM files go.")],
+    package: Annotated[Path, typer.Option("--package", help="The package whose gate and model must agree.")],
+) -> None:
+    """Draw six synthetic chests of invented children that the package's gate accepts and its model reads right."""
+    plan = read_recipe(recipe)
+    report = write_samples(splits_of(plan, data), package, out)
+    typer.echo(json.dumps(report, indent=2))
+
+
+def _folder(plan: Recipe, out: Path) -> Path:
+    return out / str(plan["name"]) / str(plan["package"]["version"])
+
+
+def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits, threads: int) -> None:
+    exact = run / "model-fp32.onnx"
+    figures = validate(folder, exact if exact.exists() else None, splits, data, threads)
+    parity = run / "parity.json"
+    if parity.exists():
+        figures["export_parity"] = json.loads(parity.read_text())
+    manifest = read_manifest(folder)
+    (folder / "validation.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (folder / "MODEL_CARD.md").write_text(card(manifest, figures, _how_it_was_made(plan, run)))
+    pin(manifest, folder)
+    typer.echo(json.dumps(figures["test"], indent=2))
+
+
+def _how_it_was_made(plan: Recipe, run: Path) -> str:
+    options = plan["fit"]
+    stages = ", then ".join(f"{stage['epochs']} epochs at {stage['size']} pixels" for stage in options["stages"])
+    text = (
+        "DenseNet-121 (one input channel, random start) with channel attention of ratio"
+        f" {plan['model']['attention_ratio']} and dropout {plan['model']['dropout']} before a linear classifier."
+        f" {stages}, bfloat16 on two CPU cores; AdamW, one-cycle rate up to {options['max_lr']}, batches of"
+        f" {options['batch']}, both classes weighted alike, label smoothing {options['label_smoothing']}, weights averaged"
+        f" ({options['ema_decay']}). Augmentation crops borders, erases corners and varies exposure, so that markers and"
+        " film edges help less; pictures are never mirrored."
+    )
+    curve = run / "curve.jsonl"
+    if curve.exists():
+        lines: list[dict[str, Any]] = [json.loads(line) for line in curve.read_text().splitlines()]
+        last = {line["epoch"]: line for line in lines}
+        points = ", ".join(f"{epoch}: {line['calibration_auc']:.4f}" for epoch, line in sorted(last.items()))
+        text += f"\n\nAUC on the calibration split after each epoch: {points}."
+    return (
+        text
+        + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second hospital."
+    )
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

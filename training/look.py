@@ -1,0 +1,65 @@
+"""Put pictures through an ONNX package as the node does: its resize, its stretch, its runtime. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from inference.fit_input import resize, stretch
+from inference.manifest import InputSpec
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """scores: (N, T, L) in (0, 1), uncalibrated; features: (N, C)."""
+
+    scores: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+def read_grey(path: Path) -> NDArray[np.float32]:
+    """A picture file as (rows, columns) float32 in [0, 1]."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
+
+
+def tensor(image: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
+    """image: (rows, columns) float32 in [0, 1], larger is brighter. Returns (1, H, W) in the value range."""
+    fitted = resize(image, spec.height, spec.width, spec.fit)
+    if spec.percentiles is not None:
+        fitted = stretch(fitted, *spec.percentiles)
+    low, high = spec.value_range
+    return (fitted * (high - low) + low)[np.newaxis].astype(np.float32)
+
+
+class Model:
+    """One session on the CPU; `threads` 0 takes every core."""
+
+    def __init__(self, model: Path | bytes, spec: InputSpec, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        source = str(model) if isinstance(model, Path) else model
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.spec = spec
+
+    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """batch: (N, 1, H, W). Returns scores (N, T, L), cam (N, L, h, w), features (N, C)."""
+        return tuple(self.session.run(["scores", "cam", "features"], {self.spec.name: batch}))
+
+    def look(self, images: Sequence[NDArray[np.float32]] | Sequence[Path], what: str = "looking") -> Outputs:
+        """images: pictures (rows, columns) in [0, 1], or files of pictures."""
+        scores, features = [], []
+        for start in tqdm(range(0, len(images), BATCH), desc=what, unit="batch", mininterval=5):
+            pictures = [read_grey(i) if isinstance(i, Path) else i for i in images[start : start + BATCH]]
+            found = self.run(np.stack([tensor(picture, self.spec) for picture in pictures]))
+            scores.append(found[0])
+            features.append(found[2])
+        return Outputs(np.concatenate(scores), np.concatenate(features))

@@ -1,0 +1,215 @@
+"""From trained weights to a package folder: graph, calibration, gate, golden vectors, licence, manifest with hashes."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from inference.distribution import dump_distribution
+from inference.manifest import (
+    MANIFEST,
+    Calibration,
+    CodeSpec,
+    DataSource,
+    GateSpec,
+    InputSpec,
+    LabelSpec,
+    Licence,
+    Manifest,
+    OperatingPoint,
+    Reads,
+    UncertaintySpec,
+    read_manifest,
+)
+from training.calibrate import choose_point, fit_scaling
+from training.data import LabelledImages
+from training.export import export, halve_weights, save
+from training.fit import Recipe, build, read_splits, to_range
+from training.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
+from training.golden import golden
+from training.look import Model, Outputs, tensor
+from training.model import McConfig, McTriageNet
+
+PARITY_FP32 = 1e-4
+PARITY_FP16 = 5e-3
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The recipe's splits and the folder their pictures lie in."""
+
+    train: LabelledImages
+    calibration: LabelledImages
+    test: LabelledImages
+    images: Path
+
+    def files(self, part: LabelledImages) -> list[Path]:
+        return [self.images / name for name in part.names]
+
+
+def splits_of(recipe: Recipe, data: Path) -> Splits:
+    parts = read_splits(recipe, data)
+    return Splits(parts["train"], parts["calibration"], parts["test"], data / recipe["data"] / "images")
+
+
+def load_net(recipe: Recipe, run: Path) -> McTriageNet:
+    """The averaged network of a finished run; of an unfinished one, that of its last epoch."""
+    net = build(recipe)
+    if (run / "weights.pt").exists():
+        net.load_state_dict(torch.load(run / "weights.pt", weights_only=True))
+    else:
+        net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["ema"])
+    return McTriageNet(net, McConfig(recipe["model"]["mc_passes"], recipe["model"]["mc_seed"])).eval()
+
+
+@torch.inference_mode()
+def train_features(net: McTriageNet, train: LabelledImages, recipe: Recipe) -> NDArray[np.float32]:
+    """Standardises the graph's features on the training split and returns them, (N, C).
+
+    In bfloat16, as in training: means and axes over thousands of images do not feel its rounding. The threshold, which
+    would, comes from the shipped graph itself.
+    """
+    raw = []
+    for start in tqdm(range(0, len(train), 32), desc="training features", unit="batch", mininterval=5):
+        pixels = torch.from_numpy(train.pixels[start : start + 32]).float().unsqueeze(1) / 255.0
+        with torch.autocast("cpu", torch.bfloat16):
+            stem, maps = net.net.stem_and_maps(to_range(pixels, recipe))
+        stem, maps = stem.float(), maps.float()
+        raw.append(net.raw_features(stem, maps.mean(dim=(2, 3))))
+    features = torch.cat(raw)
+    net.standardise(features)
+    return ((features - net.feature_mean) / net.feature_scale).numpy()
+
+
+@torch.inference_mode()
+def parity(net: McTriageNet, model: Model, batch: NDArray[np.float32]) -> dict[str, float]:
+    """The greatest absolute difference of each output between torch and the runtime, on the same masks."""
+    wanted = net(torch.from_numpy(batch))
+    return {
+        name: float(np.abs(there.numpy() - here).max())
+        for name, there, here in zip(("scores", "cam", "features"), wanted, model.run(batch), strict=True)
+    }
+
+
+def input_spec(recipe: Recipe) -> InputSpec:
+    return InputSpec(
+        height=recipe["size"],
+        width=recipe["size"],
+        fit="squash",
+        window="header",
+        percentiles=tuple(recipe["percentiles"]),
+        value_range=tuple(recipe["value_range"]),
+    )
+
+
+def label_specs(recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32]) -> tuple[LabelSpec, ...]:
+    """Calibration and operating point of each label, from the calibration split's outputs."""
+    specs = []
+    for i, code in enumerate(recipe["package"]["codes"]):
+        scores, ill = outputs.scores[:, :, i].astype(np.float64), truth[:, i].astype(np.float64)
+        scaling = fit_scaling(scores, ill)
+        point = choose_point(scaling.apply(scores).mean(axis=1), ill)
+        specs.append(
+            LabelSpec(
+                label=code["label"],
+                code=CodeSpec(**code["code"]),
+                site=CodeSpec(**code["site"]),
+                operating_point=OperatingPoint(**vars(point)),
+                calibration=Calibration(method="platt", temperature=scaling.temperature, bias=scaling.bias),
+            )
+        )
+    return tuple(specs)
+
+
+def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads: int = 0) -> dict[str, Any]:
+    """Everything but card and validation. Returns the parity that was measured; raises when it is too poor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net, spec = load_net(recipe, run), input_spec(recipe)
+    features = train_features(net, splits.train, recipe)
+    full = export(net, recipe["size"])
+    save(full, run / "model-fp32.onnx")
+    save(halve_weights(full), folder / "model.onnx")
+    model, exact = Model(folder / "model.onnx", spec, threads), Model(run / "model-fp32.onnx", spec, threads)
+    batch = np.stack([tensor(p / np.float32(255.0), spec) for p in splits.calibration.pixels[:8].astype(np.float32)])
+    measured = {"fp32_against_torch": parity(net, exact, batch), "fp16_against_torch": parity(net, model, batch)}
+    if measured["fp32_against_torch"]["scores"] > PARITY_FP32 or measured["fp16_against_torch"]["scores"] > PARITY_FP16:
+        raise RuntimeError(f"the export does not agree with torch: {measured}")
+    outputs = model.look(splits.files(splits.calibration), "calibration")
+    distribution = fit_distribution(features, outputs.features)
+    (folder / "gate.npz").write_bytes(dump_distribution(distribution))
+    (folder / "golden.npz").write_bytes(golden(model, spec))
+    (folder / "LICENSE").write_text(licence_text(recipe))
+    manifest = _manifest(
+        recipe,
+        spec,
+        label_specs(recipe, outputs, splits.calibration.labels),
+        choose_threshold(distribution.distance(outputs.features)),
+    )
+    pin(manifest, folder)
+    return measured
+
+
+def _manifest(recipe: Recipe, spec: InputSpec, labels: tuple[LabelSpec, ...], threshold: float) -> Manifest:
+    package, model = recipe["package"], recipe["model"]
+    source = DataSource(
+        name=package["data_name"], licence=package["data_licence"], attribution=package["data_attribution"]
+    )
+    return Manifest(
+        name=recipe["name"],
+        version=package["version"],
+        created=package["created"],
+        intended_use=package["intended_use"],
+        not_for=package["not_for"],
+        licence=Licence(weights=package["weights_licence"], non_commercial=False, data=(source,)),
+        files={"model.onnx": "0" * 64, "gate.npz": "0" * 64},
+        input=spec,
+        labels=labels,
+        uncertainty=UncertaintySpec(
+            method="mc-dropout-head",
+            passes=model["mc_passes"],
+            dropout=model["dropout"],
+            seed=model["mc_seed"],
+            text=f"sd over {model['mc_passes']} masked heads on one pass of the features, after calibrating each;"
+            " blind to the backbone's own uncertainty",
+        ),
+        reads=Reads(**package["reads"]),
+        gate=GateSpec(
+            file="gate.npz",
+            threshold=threshold,
+            text=f"distance of the pooled features from the training images ({COMPONENTS} axes and the residual);"
+            f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
+        ),
+        may_raise_priority=package["may_raise_priority"],
+    )
+
+
+def pin(manifest: Manifest, folder: Path) -> Manifest:
+    """Write manifest.json with the hash of every other file of the folder."""
+    files = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST
+    }
+    pinned = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(pinned.to_json())
+    return read_manifest(folder)
+
+
+def licence_text(recipe: Recipe) -> str:
+    package = recipe["package"]
+    return (
+        f"The weights in model.onnx and the figures in gate.npz are licensed {package['weights_licence']}\n"
+        "(https://creativecommons.org/licenses/by/4.0/legalcode).\n\n"
+        "They were fitted to:\n\n"
+        f"  {package['data_name']}\n"
+        f"  Licence: {package['data_licence']}\n"
+        f"  {package['data_attribution']}\n\n"
+        "Changes made: images resized, split by patient group, used to fit the weights. No image is part of this\n"
+        "package; golden.npz holds made-up pictures only. When you pass the package on, keep this file with it.\n"
+        "Provided as is, without warranty of any kind.\n"
+    )
