@@ -9,6 +9,8 @@ import sys
 import threading
 import traceback
 from collections.abc import MutableMapping
+from datetime import date, time
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +43,7 @@ def configure(level: str, role: str) -> None:
             _add("role", role),
             refuse_identities,
             errors_without_values,
-            structlog.processors.JSONRenderer(default=str),
+            structlog.processors.JSONRenderer(default=_printable),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
@@ -91,6 +93,11 @@ def errors_without_values(logger: Any, method: str, event: Event) -> Event:
         event["error"] = describe(error)
         event["where"] = places(error)
     return event
+
+
+def _printable(value: Any) -> str:
+    """Paths and times as text; of anything else only its kind, for a data set would print its patient."""
+    return str(value) if isinstance(value, (PurePath, date, time)) else f"<{type(value).__name__}>"
 
 
 def describe(error: BaseException) -> str:

@@ -83,3 +83,10 @@ def test_an_unhandled_error_is_one_json_line_without_values(log: pytest.CaptureF
     error = ValueError(SENTINEL)
     node_logging._unhandled(ValueError, error, None)
     assert last_line(log)["event"] == "unhandled_error"
+
+
+def test_a_data_set_under_any_key_is_only_named_by_its_kind(log: pytest.CaptureFixture[str]) -> None:
+    from tests.support.dx import make_dx
+
+    structlog.get_logger().info("something", harmless=make_dx(PatientName=SENTINEL))
+    assert last_line(log)["harmless"] == "<Dataset>"
