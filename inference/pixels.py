@@ -4,18 +4,20 @@ pydicom turns lies about Rows, Columns or Bits Allocated into arrays of another 
 Pixel Data must fit exactly (PS3.3 C.7.6.3, PS3.5 8). Of a multi-frame image the middle frame is looked at.
 """
 
+import io
 import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from inference.codestream import check_rle, declared_by
+from inference.codestream import Declared, check_rle, declared_by
 from inference.elements import MalformedElement, has, integer, text, unsigned
 from inference.errors import CannotLook
 
@@ -171,12 +173,26 @@ def _decompressed(ds: Dataset, form: PixelFormat, data: bytes) -> NDArray[Any]:
         raise CannotLook("decode_failed", "The compressed pixel data cannot be taken apart.") from error
     if form.transfer_syntax == RLELossless:
         check_rle(frame, form.samples * max(1, form.bits_allocated // 8), form.rows * form.columns)
-    else:
-        _check_codestream(form, frame)
+    elif _check_codestream(form, frame).lossless_process and form.bits_allocated == 8 and form.samples == 1:
+        return _by_pillow(form, frame)
     return _by_pydicom(ds, form)
 
 
-def _check_codestream(form: PixelFormat, frame: bytes) -> None:
+def _by_pillow(form: PixelFormat, frame: bytes) -> NDArray[Any]:
+    """JPEG Lossless of 8 bits: libjpeg-turbo wraps its differences modulo 2^16 as ITU-T T.81 H.2.1 says, whereas
+    pylibjpeg-libjpeg clips them (its issue 90) and returns white for grey.
+    """
+    try:
+        with Image.open(io.BytesIO(frame), formats=("JPEG",)) as picture:
+            array = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise CannotLook("decode_failed", "The pixel data cannot be decoded.") from error
+    if array.shape != (form.rows, form.columns) or array.dtype != np.uint8:
+        raise CannotLook("decode_failed", "The decoder returned another size than the header says.")
+    return array
+
+
+def _check_codestream(form: PixelFormat, frame: bytes) -> Declared:
     said = declared_by(frame)
     if said is None:
         raise CannotLook("decode_failed", "The compressed frame is not of a kind that this node decodes.")
@@ -184,6 +200,7 @@ def _check_codestream(form: PixelFormat, frame: bytes) -> None:
         raise CannotLook("pixel_length", "The compressed frame has another size than the header says.")
     if said.precision > form.bits_allocated:
         raise CannotLook("pixel_length", "The compressed frame has more bits than the header allocates.")
+    return said
 
 
 def _by_pydicom(ds: Dataset, form: PixelFormat) -> NDArray[Any]:
