@@ -8,8 +8,10 @@ in one transaction. Only then does `commit` answer success. Independent of the n
 import hashlib
 import mmap
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -27,6 +29,7 @@ from scp.errors import (
     DataSetMismatch,
     InstanceTooLarge,
     InvalidUid,
+    ReceiveError,
     StoreUnavailable,
     StructureError,
 )
@@ -207,7 +210,7 @@ class AdmissionSink:
             transfer_syntax_uid=request.transfer_syntax_uid,
             modality=modality if _MODALITY.fullmatch(modality) else "",
             sha256=digest,
-            size_bytes=self._size_bytes,
+            size_bytes=self._header_bytes + self._size_bytes,  # of the stored file
             path=path,
             disposition=disposition_of(values, self._admitter.settings, received_at),
             calling_ae_title=association.calling_ae_title,
@@ -260,12 +263,15 @@ class AdmissionSink:
         if answer.is_success:
             log.debug("instance_received", outcome=outcome, **facts)
             return
-        # an unforeseen error is ours: its type helps, its text could quote a value
-        expected = answer.comment or type(self._error).__name__
         log.warning(
-            "instance_refused",
-            status=f"0x{answer.status:04X}",
-            reason=expected,
-            error=type(self._error).__name__,
-            **facts,
+            "instance_refused", status=f"0x{answer.status:04X}", reason=answer.comment, **self._origin(), **facts
         )
+
+    def _origin(self) -> dict[str, str]:
+        """Where an error of our own came from: its text could quote a value, its place cannot."""
+        error = self._error
+        if error is None or isinstance(error, ReceiveError):
+            return {}
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        return {"error": type(error).__name__, "where": where}

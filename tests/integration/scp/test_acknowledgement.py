@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from prometheus_client import generate_latest
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from structlog.testing import capture_logs
 
 from ledger.errors import LedgerUnavailable
-from ledger.store import Store
+from ledger.store import PartFile, Store
 from scp import command_set
 from tests.support.encoded import CT, SC, TEXT_SR, data_set, element
 from tests.support.peers import need
@@ -62,10 +64,13 @@ def test_a_resend_is_success_without_a_second_file_or_job(node: Receiving) -> No
     data = big()
     assert send(node, data).status == 0
     before = node.ledger.counts()
+    (file,) = node.files()
+    written = file.stat()
     for _ in range(3):
         assert send(node, data).status == 0
     assert node.ledger.counts() == before
-    assert len(node.files()) == 1
+    assert node.files() == [file]
+    assert file.stat().st_ino == written.st_ino
     assert node.parts() == []
 
 
@@ -247,9 +252,12 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
     store = FailingStore(tmp_path / "store")
     node = start(store=store)
     known = big(SOPInstanceUID="1.2.9")
-    with RawScu(node.address, CONTEXT) as scu:
+    with RawScu(node.address, CONTEXT) as scu, RawScu(node.address, CONTEXT) as resender:
         assert scu.store(CT, "1.2.9", known).status == 0
         scu.send_command(CT, UID)
+        resender.send_command(CT, "1.2.9")
+        resender.socket.sendall(p_data(1, 0, known[:100]))
+        wait_until(lambda: len(node.parts()) == 2, within_s=10)
         store.left = which
         with RawScu(node.address, CONTEXT) as other:
             assert other.store(CT, "1.2.8", big(SOPInstanceUID="1.2.8")).status == 0xA700
@@ -258,6 +266,8 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
         assert scu.read_response().status == 0xA700
         assert scu.store(CT, "1.2.7", big(SOPInstanceUID="1.2.7")).status == 0xA700
         assert scu.store(CT, "1.2.9", known).status == 0xA700
+        resender.socket.sendall(p_data(1, 2, known[100:]))
+        assert resender.read_response().status == 0xA700
     with pytest.raises(Rejected) as caught:
         RawScu(node.address, CONTEXT)
     assert caught.value.triple == (2, 3, 1)
@@ -266,6 +276,44 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
     node.receiver.stop(0.0)
     again = start()
     assert send(again, big()).status == 0
+
+
+def test_a_sync_that_fails_beside_ours_spoils_ours_too(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = PartFile.finish
+
+    def finish(self: PartFile, relative: str) -> None:
+        real(self, relative)
+        node.store.failed = True  # another association's sync, at the same moment
+
+    monkeypatch.setattr(PartFile, "finish", finish)
+    assert send(node, big()).status == 0xA700
+    assert node.dispositions == {}
+
+
+def test_no_name_reaches_a_log_or_an_answer(
+    node: Receiving, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sentinel = "Sentinel^Jane"
+    named = element(0x00100010, "PN", sentinel)
+
+    def bug(*_: object) -> None:
+        raise RuntimeError(sentinel)
+
+    with capture_logs() as logs, RawScu(node.address, CONTEXT) as scu:
+        answers = [
+            scu.store(CT, UID, data_set(tail=named)),
+            scu.store(CT, UID, data_set(tail=named)[:-3]),
+            scu.store(CT, UID, data_set(StudyInstanceUID=sentinel)),
+            scu.store(CT, UID, data_set(SOPInstanceUID=sentinel)),
+            scu.store(CT, sentinel, data_set()),
+        ]
+        monkeypatch.setattr("scp.admission.walk", bug)
+        answers.append(scu.store(CT, UID, data_set(tail=named)))
+    assert [answer.status for answer in answers] == [0, 0xC000, 0x0117, 0xA900, 0x0117, 0x0110]
+    assert len([entry for entry in logs if entry["event"] == "instance_refused"]) == 5
+    said = repr(logs) + "".join(answer.comment for answer in answers) + "".join(capfd.readouterr())
+    assert "Sentinel" not in said
+    assert "Sentinel" not in generate_latest().decode()
 
 
 # --- dispositions ---
