@@ -132,26 +132,27 @@ class Sender:
         ae.acse_timeout = self._settings.connect_timeout_s
         ae.dimse_timeout = self._settings.response_timeout_s
         ae.network_timeout = self._settings.response_timeout_s
+        connected: list[evt.Event] = []
         wanted = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in objects)
         association = ae.associate(
             self._destination.host,
             self._destination.port,
             contexts=[build_context(sop_class, syntax) for sop_class, syntax in wanted],
             ae_title=self._destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), (evt.EVT_CONN_OPEN, connected.append)],
         )
         if association.is_established or association.rejected_contexts:
             return association
-        raise self._no_association(association)
+        raise self._no_association(association, bool(connected))
 
-    def _no_association(self, association: Association) -> Exception:
+    def _no_association(self, association: Association, connected: bool) -> Exception:
         answer = association.acceptor.primitive
         if association.is_rejected and answer is not None:
             source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
             if answer.result != _TRANSIENT:
                 return _Rejected(rejection(source, reason, self._destination))
             return Unreachable(f"{self._destination.key} is busy ({source}/{reason}); it is tried again.")
-        if association.is_aborted:
+        if connected:
             return Unreachable(f"{self._destination.key} broke off or did not answer the association request.")
         return Unreachable(f"no connection to {self._destination.key}: check host, port and network.")
 

@@ -1,0 +1,145 @@
+"""Results reach real archives and are found there again, unchanged."""
+
+import hashlib
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from config.settings import DeliverSettings, Destination, Settings
+from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
+from ledger.store import Store
+from sr_writer.build import build_objects
+from sr_writer.deliver import Sender, data_set_bytes
+from sr_writer.errors import Unreachable
+from tests.support.findings import flagged_study, new_store
+from tests.support.peers import free_port, need
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return new_store(tmp_path)
+
+
+@pytest.fixture
+def made(store: Store) -> list[ResultObject]:
+    return build_objects(flagged_study(store), store, Settings(), "2.25.7", "generic-pacs")
+
+
+def _keep(made: list[ResultObject], store: Store) -> list[StoredObject]:
+    kept = []
+    for i, item in enumerate(made, start=1):
+        digest = hashlib.sha256(item.content).hexdigest()
+        path = store.put("objects", digest, ".dcm", item.content)
+        names = (item.kind, item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
+        kept.append(StoredObject(i, *names, digest, path, TriagePriority.HIGH))
+    return kept
+
+
+def _deliver(destination: Destination, made: list[ResultObject], store: Store) -> list[DeliveryOutcome]:
+    """Try until somebody listens."""
+    outcomes: list[DeliveryOutcome] = []
+
+    def once() -> bool:
+        try:
+            Sender(destination, DeliverSettings()).send(_keep(made, store), store, outcomes.append)
+        except Unreachable:
+            return False
+        return True
+
+    assert wait_until(once, within_s=30.0, every_s=0.2)
+    return outcomes
+
+
+@pytest.fixture
+def storescp(tmp_path: Path) -> Iterator[tuple[Destination, Path]]:
+    """DCMTK's storescp, told to write the bytes as they come."""
+    folder = tmp_path / "received"
+    folder.mkdir()
+    port = free_port()
+    command = [str(need("storescp")), "-aet", "DCMTK", "+B", "-od", str(folder), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield Destination(ae_title="DCMTK", host="127.0.0.1", port=port), folder
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_dcmtk_receives_the_very_bytes(
+    storescp: tuple[Destination, Path], made: list[ResultObject], store: Store
+) -> None:
+    destination, folder = storescp
+    outcomes = _deliver(destination, made, store)
+    assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * 3
+    received = {path.name.split(".", 1)[1]: path.read_bytes() for path in folder.iterdir()}
+    assert len(received) == 3
+    for item in made:
+        content = received[item.sop_instance_uid]
+        sent = data_set_bytes(item.content, hashlib.sha256(item.content).hexdigest())
+        assert data_set_bytes(content, hashlib.sha256(content).hexdigest()) == sent
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[Destination, str]]:
+    """Orthanc on free loopback ports: the destination and the address of its REST API."""
+    program = need("Orthanc")
+    dicom, http = free_port(), free_port()
+    settings = {
+        "Name": "test",
+        "StorageDirectory": str(tmp_path / "orthanc"),
+        "IndexDirectory": str(tmp_path / "orthanc"),
+        "DicomAet": "ORTHANC",
+        "DicomPort": dicom,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [],
+    }
+    config = tmp_path / "orthanc.json"
+    config.write_text(json.dumps(settings))
+    process = subprocess.Popen([str(program), str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield Destination(ae_title="ORTHANC", host="127.0.0.1", port=dicom), f"http://127.0.0.1:{http}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _get(address: str, data: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(address, data=data), timeout=10) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def test_orthanc_finds_the_results_again(
+    orthanc: tuple[Destination, str], made: list[ResultObject], store: Store
+) -> None:
+    destination, address = orthanc
+    outcomes = _deliver(destination, made, store)
+    assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * 3
+    again = _deliver(destination, made, store)
+    assert {o.state for o in again} == {DeliveryState.DELIVERED}
+    for item in made:
+        (name,) = json.loads(_get(f"{address}/tools/lookup", item.sop_instance_uid.encode()))
+        found = dcmread(BytesIO(_get(f"{address}/instances/{name['ID']}/file")))
+        sent = dcmread(BytesIO(item.content))
+        assert found == sent
+        if item.kind == "secondary_capture":
+            assert found.PixelData == sent.PixelData
+    study = _study(address)
+    assert study["MainDicomTags"]["AccessionNumber"] == "A1"
+    assert len(study["Series"]) == 3
+
+
+def _study(address: str) -> dict[str, Any]:
+    (study,) = json.loads(_get(f"{address}/studies"))
+    content: dict[str, Any] = json.loads(_get(f"{address}/studies/{study}"))
+    return content
