@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config import Settings, origins
+from config.settings import ReceiveSettings
 from node.console import ConfigOption, err, out, settings_of
 
 app = typer.Typer(add_completion=False)
@@ -47,6 +48,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "destinations: none, so reports are made and kept but sent nowhere"
     if not _loopback(receive.host) and not receive.allowed_calling_ae_titles and not receive.allowed_networks:
         yield "receive: anybody on the network may send (allowed_calling_ae_titles and allowed_networks are empty)"
+    if receive.allowed_networks and not _allows_own_echo(receive):
+        yield "receive.allowed_networks: leaves out the node itself: its own C-ECHO fails, /healthz is never green"
     if not receive.require_called_ae_title:
         yield "receive.require_called_ae_title: off, so studies meant for another node are taken"
     if not _loopback(settings.web.host):
@@ -68,6 +71,15 @@ def _folders(settings: Settings) -> Iterator[str]:
     models = settings.look.models_dir
     if models != Path() and not models.is_dir():
         yield f"look.models_dir: {models} is not a folder"
+
+
+def _allows_own_echo(receive: ReceiveSettings) -> bool:
+    own = "127.0.0.1" if receive.host in ("0.0.0.0", "") else "::1" if receive.host == "::" else receive.host  # noqa: S104
+    try:
+        address = ipaddress.ip_address(own)
+    except ValueError:
+        return True  # a name: not ours to resolve here
+    return any(address in ipaddress.ip_network(network) for network in receive.allowed_networks)
 
 
 def _loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from ledger.records import DeliveryOutcome, DeliveryState, Job, Stage, StoredObj
 from node import log_events
 from node.lease import LeaseKeeper
 from node.logging import describe
+from node.periodic import Periodically
 from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
 from sr_writer import backoff
@@ -20,7 +21,8 @@ from sr_writer.deliver import Sender
 from sr_writer.errors import Unreachable
 
 POLL_S = 1.0
-EXPIRE_MAX_ATTEMPTS = 3
+EXPIRE_MAX_ATTEMPTS = 3  # of analyses and reports, which this may meet; deliveries have no limit
+EXPIRE_EVERY_S = 5.0
 JOBS_PER_ASSOCIATION = 4
 
 
@@ -53,6 +55,7 @@ class Deliverer:
         self._owner = owner("deliver")
         self._stop = stop
         self._failures = 0
+        self._expire = Periodically(EXPIRE_EVERY_S)
         self._log = structlog.get_logger().bind(destination=destination.key)
 
     def run(self) -> None:
@@ -68,7 +71,8 @@ class Deliverer:
                 self._stop.wait(POLL_S)
 
     def _once(self) -> None:
-        self._ledger.expire_leases(EXPIRE_MAX_ATTEMPTS)
+        if self._expire.due():
+            self._ledger.expire_leases(EXPIRE_MAX_ATTEMPTS)
         limit = 1 if self._failures else JOBS_PER_ASSOCIATION
         jobs = self._ledger.claim(Stage.DELIVER, self._owner, limit, self._settings.lease_s, self._key)
         if not jobs:

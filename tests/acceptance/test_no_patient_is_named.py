@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydicom.dataset import Dataset
 
 from tests.support.chests import bright, dark, save
@@ -53,6 +54,7 @@ def opentriage(*arguments: object) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.timeout(600)
 def test_a_planted_patient_is_in_no_log_metric_page_or_error(start_node: Any, tmp_path: Path) -> None:
     paths = inputs(tmp_path / "in")
     with StoreScp(tmp_path / "pacs") as pacs:

@@ -22,7 +22,7 @@ from tests.support.peers import free_port, need
 from tests.support.realdata import ROOT
 from tests.support.waiting import wait_until
 
-START_WITHIN_S = 90.0  # two busy cores: five interpreters import numpy, onnxruntime, highdicom
+START_WITHIN_S = 170.0  # two busy cores: five interpreters import numpy, onnxruntime, highdicom
 
 
 class RunningNode:

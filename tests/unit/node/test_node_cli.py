@@ -83,6 +83,7 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
         ("[web]\nhost = '0.0.0.0'\n", "web.host"),
         ("[look]\nunknown_age = 'accept'\n", "unknown_age"),
         ("[decide]\ncritical_priority = 'MEDIUM'\n", "nothing ever becomes HIGH"),
+        ("[receive]\nallowed_networks = ['10.0.0.0/8']\n", "leaves out the node itself"),
         ("[receive]\nrequire_called_ae_title = false\n", "require_called_ae_title"),
     ],
 )
