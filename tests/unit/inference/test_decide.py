@@ -99,7 +99,7 @@ def test_other_abnormality_is_what_the_internal_class_leaves_over_where_the_site
     scores = np.concatenate([passes(0.2), passes(0.01)], axis=1)
     on = DecideSettings(other_abnormality=True)
     found = findings_of(scores, np.ones((2, 7, 7)), two, on, (9, 9))
-    assert [(f.label, f.present, round(f.probability, 6)) for f in found][0] == ("other_abnormality", True, 0.8)
+    assert next((f.label, f.present, round(f.probability, 6)) for f in found) == ("other_abnormality", True, 0.8)
 
 
 def test_a_sites_threshold_replaces_the_packages(tmp_path: Path) -> None:
