@@ -76,7 +76,7 @@ class Deliverer:
         limit = 1 if self._failures else JOBS_PER_ASSOCIATION
         jobs = self._ledger.claim(Stage.DELIVER, self._owner, limit, self._settings.lease_s, self._key)
         if not jobs:
-            self._ledger.wait(Stage.DELIVER, POLL_S)
+            self._ledger.wait(Stage.DELIVER, POLL_S, self._key)
             return
         with LeaseKeeper(self._ledger, jobs, self._settings.lease_s):
             self._deliver(jobs)
