@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from inference.analyser import Looked
 from pydicom import dcmread
 
 from config import Settings
+from inference.analyser import Looked
 from ledger.errors import PermanentError
 from ledger.reconcile import dataset_sha256
 from ledger.records import (

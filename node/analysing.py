@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.analyser import Analyser, Looked, Source
-
 from config import Settings
+from inference.analyser import Analyser, Looked, Source
 from ledger.records import ImageResult, ResultStatus
 
 SCHEMA_VERSION = 1

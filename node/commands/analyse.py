@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from inference.analyser import Analyser, Source
 from inference.package import load_packages
-
 from ledger.errors import OpenTriageError
 from ledger.records import InstanceResults
 from node.analyse_output import Scratch, write_studies

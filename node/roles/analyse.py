@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import structlog
-from inference.analyser import Analyser, Looked, Source
-from inference.package import load_packages
 
 from config import Settings
+from inference.analyser import Analyser, Looked, Source
+from inference.package import load_packages
 from ledger.errors import LeaseLost
 from ledger.ledger import Ledger
 from ledger.records import ImageResult, Job, ResultStatus, Stage, TriagePriority
