@@ -86,6 +86,7 @@ class RawScu:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.message_id = 0
         self.pdv: list[tuple[int, int, bytes]] = []
+        self.pdu_lengths: list[int] = []  # of every P-DATA received
         try:
             self.socket.sendall(associate_rq(contexts, called, calling, extra_user_items, max_pdu_bytes))
             kind, body = self.read_pdu()
@@ -141,6 +142,7 @@ class RawScu:
                 kind, body = self.read_pdu()
                 if kind != 4:
                     raise Aborted(kind, body)
+                self.pdu_lengths.append(len(body))
                 while body:
                     length, context_id, control = struct.unpack_from(">LBB", body)
                     self.pdv.append((context_id, control, body[6 : 4 + length]))

@@ -279,6 +279,17 @@ def test_a_peer_with_tiny_pdus_gets_its_answer_in_pieces(node: Receiving) -> Non
     with RawScu(node.address, CT_CONTEXT, max_pdu_bytes=64) as scu:
         assert scu.store(CT, "1.2.3.4", data_set()).status == 0
         assert scu.store(CT, "1.2.3.5", b"\1").status == 0xC000
+        assert max(scu.pdu_lengths) <= 64
+
+
+def test_a_fragment_of_another_context_aborts(node: Receiving) -> None:
+    with RawScu(node.address, CT_CONTEXT * 2) as scu:
+        scu.send_command(CT, "1.2.3.4")
+        scu.socket.sendall(p_data(3, 2, data_set()))
+        with pytest.raises((Aborted, ConnectionError)):
+            scu.read_response()
+    wait_until(lambda: not node.parts(), within_s=10)
+    assert node.files() == []
 
 
 def test_two_messages_sent_without_waiting_are_both_answered_in_order(node: Receiving) -> None:

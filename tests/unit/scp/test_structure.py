@@ -113,6 +113,15 @@ def top_level_ends(data: bytes, explicit: bool, big: bool) -> set[int]:
     return ends
 
 
+def test_a_cut_inside_undefined_lengths_is_noticed_at_every_byte() -> None:
+    content = item(element(0x00080100, "SH", "X1"), undefined=True)
+    open_ended = data_set(tail=sequence(CODE_SEQUENCE, content + content, undefined=True))
+    assert walk(open_ended, EXPLICIT_LITTLE)
+    for cut in range(len(data_set()) + 1, len(open_ended)):
+        with pytest.raises(StructureError):
+            walk(open_ended[:cut], EXPLICIT_LITTLE)
+
+
 def test_trailing_bytes_are_noticed() -> None:
     with pytest.raises(StructureError):
         walk(rich() + b"\0", EXPLICIT_LITTLE)
