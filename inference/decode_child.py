@@ -23,6 +23,7 @@ from PIL import Image
 from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
@@ -40,7 +41,7 @@ PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 COMPRESSED = (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 PICTURE_FORMATS = ("PNG", "JPEG")
 BUGS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, EOFError, NotImplementedError,
-        RecursionError, struct.error, ArithmeticError)  # fmt: skip
+        RecursionError, struct.error, ArithmeticError, InvalidDicomError)  # fmt: skip
 
 
 class Look:

@@ -218,7 +218,8 @@ def _by_pydicom(ds: Dataset, form: PixelFormat) -> NDArray[Any]:
     if form.samples == 3:
         return np.asarray(array, np.uint8)
     _check_range(array, form)
-    return np.asarray(array.view(np.dtype(f"u{array.dtype.itemsize}")))
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)  # Big Endian arrays keep their order until here
+    return np.asarray(native.view(np.dtype(f"u{array.dtype.itemsize}")))
 
 
 def _check_range(array: NDArray[Any], form: PixelFormat) -> None:

@@ -288,5 +288,5 @@ def test_a_distribution_survives_its_file() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04}"])
 def test_what_is_no_distribution_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="gate|pickled"):
+    with pytest.raises(ValueError, match=r"gate|pickled"):
         load_distribution(content)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 
 from inference.codestream import declared_by
 from inference.errors import CannotLook
@@ -132,7 +132,7 @@ def test_a_frame_larger_than_allowed_is_not_decoded() -> None:
         (compressed(j2k_header(30000, 30000), J2K), "pixel_length"),
         (compressed(j2k_header(256, 256), J2K, BitsAllocated=8, BitsStored=8, HighBit=7), "decode_failed"),
         (compressed(jpeg_header(65000, 65000), JPEG_BASELINE), "pixel_length"),
-        (compressed(jpeg_header(256, 256, precision=12), JPEG_BASELINE, BitsAllocated=8, BitsStored=8, HighBit=7), "pixel_length"),
+        (compressed(jpeg_header(256, 256, precision=17), JPEG_BASELINE), "pixel_length"),
         (compressed(b"\xff\xd8\xff", JPEG_BASELINE), "decode_failed"),
         (compressed(b"garbage!", JPEG_BASELINE), "decode_failed"),
         (compressed(rle_frame(), RLELossless, NumberOfFrames=3), "decode_failed"),
@@ -161,15 +161,18 @@ def test_lossless_jpeg_is_bit_exact() -> None:
     assert np.array_equal(decode(eight_bit(lossless_jpeg(pixels), pixels.shape)), pixels)
 
 
-def test_differences_that_wrap_are_bit_exact_or_refused() -> None:
+def test_differences_that_wrap_are_bit_exact() -> None:
     """pylibjpeg-libjpeg issue 90: 172 of 174 real instances decoded wrong, silently."""
     pixels = np.random.default_rng(3).integers(0, 256, (24, 31)).astype(np.uint8)
-    try:
-        decoded = decode(eight_bit(lossless_jpeg(pixels, wrap=True), pixels.shape))
-    except CannotLook as refused:
-        assert refused.reason_code == "decode_failed"
-    else:
-        assert np.array_equal(decoded, pixels)
+    assert np.array_equal(decode(eight_bit(lossless_jpeg(pixels, wrap=True), pixels.shape)), pixels)
+
+
+def test_big_endian_samples_are_turned_round() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (20, 30)).astype(np.uint16)
+    ds = make_dx(pixels, PixelData=pixels.astype(">u2").tobytes())
+    ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    ds.set_original_encoding(False, False)
+    assert np.array_equal(decode(ds), pixels)
 
 
 @pytest.mark.parametrize(
