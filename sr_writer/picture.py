@@ -27,6 +27,7 @@ _QUIET = (168, 178, 190)
 _BANNERS = {TriagePriority.HIGH: ((176, 18, 34), (255, 255, 255)), TriagePriority.MEDIUM: ((245, 176, 24), (20, 16, 4))}
 _WEAK, _STRONG = (255, 196, 0), (255, 48, 16)
 _PAD = 24
+_MAP_TEXT = 24  # letter size of the sentence that explains the colours
 _DASH = 34  # Pillow's own font has no dash: it is drawn
 
 # Look-up tables from strength 0..255 to opacity and to red, green, blue.
@@ -161,17 +162,17 @@ def _legend(picture: Picture, width: int, has_image: bool) -> Image.Image:
     for i, finding in enumerate(picture.findings):
         doubt = "  in doubt" if finding.in_doubt else ""
         rows.append((f"{name_of(finding)}  {plus_minus(finding)}{doubt}", 44 if i == 0 else 32, _TEXT))
-    rows += [(_map_text(picture, has_image), 24, _TEXT)]
+    rows += [(_map_text(picture, has_image), _MAP_TEXT, _TEXT)]
     rows += [(line, 22, _QUIET) for line in picture.footer]
     lines = [(part, size, ink) for text, size, ink in rows for part in _wrapped(text, size, width - 2 * _PAD)]
     bar = 58 if has_image and picture.mapped is not None else 0
     image = Image.new("RGB", (width, sum(_line(size) for _, size, _ in lines) + bar + 2 * _PAD), _GROUND)
     pen = ImageDraw.Draw(image)
     y = _PAD
-    for text, size, ink in lines:
+    for i, (text, size, ink) in enumerate(lines):
         pen.text((_PAD, y + _line(size) // 2), text, ink, _font(size), anchor="lm")
         y += _line(size)
-        if bar and size == 24 and text.endswith("."):
+        if bar and size == _MAP_TEXT and (i + 1 == len(lines) or lines[i + 1][1] != _MAP_TEXT):
             _colour_bar(image, y + 6, width)
             y += bar
     return image
