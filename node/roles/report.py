@@ -14,6 +14,7 @@ from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
 from node.worker import Worker
 from sr_writer.build import build_objects
+from sr_writer.warm_up import warm_up
 
 DEFAULT_PROFILE = "generic-pacs"
 
@@ -23,6 +24,7 @@ def run(settings: Settings) -> int:
     stop = stop_on_signals()
     exit_at_latest(stop, settings.node.stop_grace_s)
     ledger = open_ledger(settings)
+    warm_up(settings)
     structlog.get_logger().info(log_events.ROLE_STARTED)
     worker = Worker(
         ledger=ledger,
