@@ -1,4 +1,4 @@
-"""Build one throwaway report, so that the first patient does not pay for lazy imports and tables (about half a second)."""
+"""Build one throwaway report: the first patient does not pay for lazy imports and tables, about half a second."""
 
 import tempfile
 from datetime import UTC, datetime
