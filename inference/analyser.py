@@ -90,7 +90,7 @@ class Analyser:
         size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
         self._pool = DecodePool(settings.look, size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="decode")
-        self._pool.start()
+        list(self._threads.map(DecodeChild.start, self._pool.children))
 
     def analyse(self, sources: Sequence[Source]) -> list[Looked]:
         """Results in the order of the sources; never raises for bad input."""

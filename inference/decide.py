@@ -61,7 +61,7 @@ def priority_of(finding: Finding, settings: DecideSettings) -> TriagePriority:
     if finding.present and critical:
         asked.append(TriagePriority(settings.critical_priority))
     if finding.present:
-        asked += [TriagePriority(settings.present_priority), TriagePriority.MEDIUM]  # never below MEDIUM
+        asked.append(TriagePriority(settings.present_priority))  # the settings keep it from being LOW
     if finding.in_doubt:
         asked.append(TriagePriority(settings.doubt_priority))
     return most_urgent(asked)

@@ -203,10 +203,6 @@ class DecodePool:
         self._free = list(self.children)
         self._condition = threading.Condition()
 
-    def start(self) -> None:
-        for child in self.children:
-            child.start()
-
     def borrow(self) -> DecodeChild:
         with self._condition:
             while not self._free:
