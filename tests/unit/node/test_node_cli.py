@@ -12,7 +12,7 @@ from node.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
-from tests.support.peers import free_port
+from tests.support.peers import REFUSED_CONNECTIONS, free_port
 
 runner = CliRunner()
 
@@ -139,7 +139,7 @@ def test_an_address_that_is_not_one_is_refused_with_a_sentence(text: str) -> Non
         Peer.parse(text)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom, refused connections
+@REFUSED_CONNECTIONS
 def test_send_to_nobody_says_so(tmp_path: Path) -> None:
     path = write(make_dx(), tmp_path / "a.dcm")
     result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])
