@@ -4,6 +4,7 @@ import hashlib
 import io
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,9 @@ class Scratch:
     def keep(self, path: Path, looked: Looked, number: int) -> InstanceResults | None:
         """The instance with its routed results; None when there is nothing to report on it."""
         routed = tuple(result for result in looked.results if result.status is not ResultStatus.NOT_APPLICABLE)
-        item = read_item(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
+            item = read_item(path)
         if not routed or item is None or not looked.study_instance_uid or not looked.sop_instance_uid:
             return None
         content = path.read_bytes()

@@ -61,11 +61,9 @@ class Sent:
 
 
 def read_item(path: Path) -> Item | None:
-    """What an association must offer for this file; None when it is not a DICOM file."""
+    """What an association must offer for this file; None when it is not a DICOM file. pydicom may warn, with values."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's warnings quote values
-            ds = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "StudyInstanceUID"])
+        ds = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "StudyInstanceUID"])
         meta = ds.file_meta
         sop_class = meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID")
         if not sop_class:
@@ -77,6 +75,12 @@ def read_item(path: Path) -> Item | None:
 
 def send_files(paths: Sequence[Path], peer: Peer, on_sent: Callable[[Sent], None]) -> None:
     """Send every file and report each; unreadable ones are reported unsent. Raises NoAssociation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        _send_files(paths, peer, on_sent)
+
+
+def _send_files(paths: Sequence[Path], peer: Peer, on_sent: Callable[[Sent], None]) -> None:
     items = []
     for path in paths:
         item = read_item(path)
