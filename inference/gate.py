@@ -20,10 +20,6 @@ def check_header(facts: HeaderFacts, manifest: Manifest, unknown_age: Literal["r
         raise CannotLook("no_pixel_data", "The instance holds no pixel data that a model could look at.")
     if facts.for_processing:
         raise CannotLook("for_processing", "The image is FOR PROCESSING, not for presentation.")
-    if facts.secondary:
-        raise CannotLook("secondary_image", "The image is a secondary one, made from others.")
-    if facts.burned_in:
-        raise CannotLook("burned_in_annotation", "The header says that text is burned into the pixels.")
     _check_age(facts.age_years, manifest, unknown_age)
     smallest = manifest.reads.min_side_pixels
     if min(facts.rows, facts.columns) < smallest:

@@ -44,7 +44,6 @@ class HeaderFacts:
     age_source: str = ""
     for_processing: bool = False
     image_type: tuple[str, ...] = ()
-    burned_in: bool = False
     has_pixels: bool = False
     rows: int = 0
     columns: int = 0
@@ -96,7 +95,6 @@ def read_header(ds: Dataset, tables: SiteTables) -> HeaderFacts:
         age_source=age_source,
         for_processing=_for_processing(ds),
         image_type=tuple(part.upper()[:32] for part in strings(ds, "ImageType", ("CS",))[:16]),
-        burned_in=text(ds, "BurnedInAnnotation", ("CS",)).upper() == "YES",
         has_pixels=any(has(ds, keyword) for keyword in PIXEL_KEYWORDS),
         **_pixel_facts(ds),
     )

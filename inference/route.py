@@ -37,10 +37,12 @@ def route(facts: HeaderFacts, packages: tuple[Package, ...]) -> Routing:
 def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
     if facts.modality not in reads.modalities:
         return NotMeantFor("modality_not_read", f"No model reads the modality {facts.modality or '(none)'}.")
+    if facts.secondary:  # an overlay or a printout beside the image itself: no second opinion, and no alarm, on those
+        return NotMeantFor("secondary_image", "The image is a secondary one, made from others.", 1)
     if facts.body_part is not None and facts.body_part not in reads.body_parts:
-        return NotMeantFor("body_part_not_read", f"No model reads {facts.modality} of this body part.", 1)
+        return NotMeantFor("body_part_not_read", f"No model reads {facts.modality} of this body part.", 2)
     if reads.views and facts.view is not None and not _view_fits(facts.view, reads.views):
-        return NotMeantFor("view_not_read", f"No model reads the {facts.view.lower()} view.", 2)
+        return NotMeantFor("view_not_read", f"No model reads the {facts.view.lower()} view.", 3)
     return None
 
 

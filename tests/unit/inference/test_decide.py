@@ -230,8 +230,6 @@ def test_every_package_that_is_meant_for_it_looks_and_no_other(tmp_path: Path) -
         ({"age_years": 0.99}, "age_outside"),
         ({"age_years": 6.0}, "age_outside"),
         ({"for_processing": True}, "for_processing"),
-        ({"image_type": ("DERIVED", "SECONDARY")}, "secondary_image"),
-        ({"burned_in": True}, "burned_in_annotation"),
         ({"rows": 127}, "too_small"),
         ({"has_pixels": False}, "no_pixel_data"),
         ({"malformed": "Rows must have one value"}, "header_malformed"),
