@@ -59,8 +59,11 @@ def _sqlite_begin(connection: Connection) -> None:
 @contextmanager
 def transaction(engine: Engine, *, write: bool) -> Iterator[Connection]:
     """One transaction; committed at the end, rolled back on any error. Raises LedgerUnavailable for the database's."""
+    options: dict[str, Any] = {WRITE: write}
+    if not write and engine.dialect.name == "postgresql":
+        options["isolation_level"] = "REPEATABLE READ"  # several questions, one answer; SQLite gives this anyway
     try:
-        with engine.connect().execution_options(**{WRITE: write}) as connection, connection.begin():
+        with engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
     except (DBAPIError, SQLAlchemyError) as error:
         # The driver's text can quote parameters; only the kind of error leaves this module.

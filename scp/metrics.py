@@ -15,7 +15,9 @@ ASSOCIATIONS_REJECTED = Counter(
 ASSOCIATIONS_ABORTED = Counter(
     "opentriage_receive_associations_aborted_total", "Associations that ended without a release"
 )
-ASSOCIATIONS_OPEN = Gauge("opentriage_receive_associations_open", "Associations established now")
+ASSOCIATIONS_OPEN = Gauge(
+    "opentriage_receive_associations_open", "Associations established now", multiprocess_mode="livesum"
+)
 CONNECTIONS_REFUSED = Counter(
     "opentriage_receive_connections_refused_total", "Connections closed before anything was read, by reason", ["reason"]
 )

@@ -1,0 +1,36 @@
+"""What is installed is what is here."""
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOTS = ("config", "ledger", "scp", "inference", "sr_writer", "node", "training")
+
+
+def test_every_package_is_listed_and_tests_stay_out_of_the_wheel() -> None:
+    here = {
+        ".".join(init.parent.relative_to(ROOT).parts) for root in ROOTS for init in (ROOT / root).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == here
+
+
+def test_no_pinned_file_names_where_it_was_fetched_from() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        lines = path.read_text().splitlines()
+        assert lines, path
+        for line in lines:
+            assert not line.lstrip().startswith(("-i", "--index", "--extra-index", "--find-links", "--trusted")), path
+            assert "://" not in line, path
+
+
+def test_both_onnx_runtimes_are_never_pinned_together() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        names = {line.split("==")[0] for line in path.read_text().splitlines() if "==" in line}
+        assert not {"onnxruntime", "onnxruntime-gpu"} <= names, path
+
+
+def test_the_node_runs_without_torch() -> None:
+    for name in ("cpu.txt", "gpu.txt", "dev.txt"):
+        names = {line.split("==")[0] for line in (ROOT / "requirements" / name).read_text().splitlines()}
+        assert not names & {"torch", "torchvision"}, name
