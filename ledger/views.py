@@ -120,7 +120,7 @@ class _StudyParts:
             study_instance_uid=study.study_uid,
             priority=TriagePriority(study.priority) if study.priority else None,
             is_prior=study.is_prior,
-            is_complete=study.completed_at is not None,
+            is_complete=study.completed_at is not None or study.is_prior,
             modality="/".join(dict.fromkeys(row.modality for row in own if row.disposition != Disposition.OWN_RESULT)),
             instances=len(own),
             pending=len(self._pending.get(study.study_uid, [])),

@@ -28,12 +28,17 @@ def priority_word(entry: WorklistEntry) -> str:
     return entry.priority.value.replace("_", " ")
 
 
+def probability_words(probability: float) -> str:
+    """Two decimals, and never a certainty that no model has."""
+    return ">0.99" if probability > 0.994 else f"{probability:.2f}"
+
+
 def finding_words(entry: WorklistEntry) -> str:
     """What the worst image showed, or why nothing is said."""
     if entry.is_prior:
         return "an older study: kept, not flagged"
     parts = [
-        f"{finding.label} {finding.probability:.2f} ± {finding.probability_sd:.2f}"
+        f"{finding.label} {probability_words(finding.probability)} ± {finding.probability_sd:.2f}"
         + (", in doubt" if finding.in_doubt else "")
         for finding in entry.findings
         if finding.present or finding.in_doubt

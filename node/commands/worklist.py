@@ -71,19 +71,19 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def table(entries: list[WorklistEntry]) -> Table:
-    """The triage list for a terminal."""
-    made = Table(box=None, pad_edge=False)
-    for heading in ("priority", "study", "modality", "images", "findings", "received", "delivery"):
-        made.add_column(heading, overflow="fold")
+    """The triage list for a terminal of 80 columns: a study's UID stays whole on its line, to be copied."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column("priority", no_wrap=True)
+    made.add_column("study and findings", overflow="fold")
+    made.add_column("received", no_wrap=True)
     for entry in entries:
         word = priority_word(entry)
         made.add_row(
             Text(word, style=STYLES.get(word, "")),
             entry.study_instance_uid,
-            entry.modality,
-            str(entry.instances),
-            finding_words(entry),
             f"{entry.last_received_at.astimezone():%H:%M:%S}",
-            delivery_words(entry),
         )
+        images = f"{entry.modality} x{entry.instances}"
+        lines = [f"{images}  {finding_words(entry)}", *([delivery_words(entry)] if entry.deliveries else [])]
+        made.add_row("", Text("\n".join(lines), style="dim"), "")
     return made
