@@ -9,7 +9,7 @@ TRAIN_VENV := .venv-train
 PIP_QUIET := --quiet --disable-pip-version-check --no-input
 ARGS ?=
 
-.PHONY: help demo test test-train check format peers lock bench clean
+.PHONY: help demo test test-train check format peers lock bench-inference bench-node clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ peers: ## Install the Debian packages that the tests use as peers (needs root or
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
 	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
 	    dcmtk dicom3tools orthanc postgresql > /dev/null
+
+bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
+	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.inference $(ARGS)
+
+bench-node: $(VENV)/.dev ## Measure the whole node: last byte to report in the PACS
+	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.node $(ARGS)
 
 lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	@lock() { $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --python-version 3.11 --generate-hashes \
