@@ -52,7 +52,7 @@ def _tone(batch: Tensor, uniform) -> Tensor:  # type: ignore[no-untyped-def]
 
 def _erase_corners(batch: Tensor, uniform) -> Tensor:  # type: ignore[no-untyped-def]
     """Half of the pictures lose one corner patch to a random grey, where side markers and text stand."""
-    n, _, height, width = batch.shape
+    height, width = batch.shape[2:]
     hit = uniform(0.0, 1.0) < 0.5
     h, w = (uniform(0.08, 0.25) * height).int(), (uniform(0.08, 0.25) * width).int()
     right, bottom, grey = uniform(0.0, 1.0) < 0.5, uniform(0.0, 1.0) < 0.3, uniform(0.0, 1.0)

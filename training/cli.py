@@ -10,7 +10,7 @@ from inference.manifest import read_manifest
 from training.card import card
 from training.fit import Recipe, fit, read_recipe
 from training.package import Splits, pin, splits_of, write_core
-from training.samples import write_samples
+from training.samples import readme, write_samples
 from training.validate import validate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
@@ -63,6 +63,7 @@ def samples_command(
     """Draw six synthetic chests of invented children that the package's gate accepts and its model reads right."""
     plan = read_recipe(recipe)
     report = write_samples(splits_of(plan, data), package, out)
+    (out / "README.md").write_text(readme(report, f"{package.parent.name}/{package.name}"))
     typer.echo(json.dumps(report, indent=2))
 
 
@@ -90,9 +91,9 @@ def _how_it_was_made(plan: Recipe, run: Path) -> str:
         "DenseNet-121 (one input channel, random start) with channel attention of ratio"
         f" {plan['model']['attention_ratio']} and dropout {plan['model']['dropout']} before a linear classifier."
         f" {stages}, bfloat16 on two CPU cores; AdamW, one-cycle rate up to {options['max_lr']}, batches of"
-        f" {options['batch']}, both classes weighted alike, label smoothing {options['label_smoothing']}, weights averaged"
-        f" ({options['ema_decay']}). Augmentation crops borders, erases corners and varies exposure, so that markers and"
-        " film edges help less; pictures are never mirrored."
+        f" {options['batch']}, both classes weighted alike, label smoothing {options['label_smoothing']}, weights"
+        f" averaged ({options['ema_decay']}). Augmentation crops borders, erases corners and varies exposure, so that"
+        " markers and film edges help less; pictures are never mirrored."
     )
     curve = run / "curve.jsonl"
     if curve.exists():
@@ -102,7 +103,8 @@ def _how_it_was_made(plan: Recipe, run: Path) -> str:
         text += f"\n\nAUC on the calibration split after each epoch: {points}."
     return (
         text
-        + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second hospital."
+        + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second"
+        " hospital."
     )
 
 

@@ -4,7 +4,7 @@ Every training picture is bent onto a common template (a smooth field of displac
 correlation), so that ribs lie on ribs and heart on heart. Principal components are then taken of the bent pictures
 (appearance, one Gaussian per class) and of the fields (shape). A draw combines random coefficients of both, adds grain
 with the spectrum and the local strength of what the components leave out, and bends the result back. Each draw mixes
-hundreds of children; `nearest` measures that it is none of them.
+hundreds of children; training/nearness.py measures that it is none of them.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def bend(pictures: Tensor, displacement: Tensor) -> Tensor:
     n, size = len(pictures), pictures.shape[-1]
     still = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, size, size], align_corners=True)
     where = still + displacement.permute(0, 2, 3, 1)
-    return F.grid_sample(pictures, where, mode="bilinear", padding_mode="border", align_corners=True)
+    return F.grid_sample(pictures, where, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 
 def invert(displacement: Tensor, rounds: int = 12) -> Tensor:
@@ -113,7 +113,9 @@ def register(pictures: Tensor, template: Tensor, steps: int, start: Tensor | Non
 
 def align(pictures: Tensor, steps: int = 40, rounds: int = 2, chunk: int = 64) -> Tensor:
     """Control points for every picture (N, 1, S, S), against the mean of the pictures as bent so far."""
-    small = F.interpolate(pictures, size=(REGISTER_AT, REGISTER_AT), mode="bilinear", antialias=True, align_corners=False)
+    small = F.interpolate(
+        pictures, size=(REGISTER_AT, REGISTER_AT), mode="bilinear", antialias=True, align_corners=False
+    )
     fields = torch.zeros(len(small), 2, GRID, GRID)
     for turn in range(rounds):
         template = bend(small, dense(fields, REGISTER_AT)).mean(dim=0, keepdim=True)

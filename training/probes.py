@@ -1,4 +1,7 @@
-"""Pictures that the gate should or need not let through, to measure what it does. None of them shaped the gate."""
+"""Pictures that the gate should or need not let through, to measure what it does.
+
+Nothing is fitted to them. They were in view when the layers that feed the gate were chosen; the card says so.
+"""
 
 import csv
 from collections.abc import Sequence
@@ -38,8 +41,8 @@ def probes(data: Path, chests: Sequence[Path]) -> list[Probe]:
         Probe("test chests, left and right exchanged", "not tellable", pictures=[p[:, ::-1].copy() for p in some]),
         Probe("test chests, enlarged to 1024 x 1024", "accepted", pictures=[_resized(p, 1024) for p in some]),
         Probe("test chests, blurred (128 pixels)", "accepted", pictures=[_resized(p, 128) for p in some]),
-        Probe("test chests, gamma 0.7", "accepted", pictures=[p**np.float32(0.7) for p in some]),
-        Probe("test chests, gamma 1.4", "accepted", pictures=[p**np.float32(1.4) for p in some]),
+        Probe("test chests, gamma 0.7", "accepted", pictures=[p ** np.float32(0.7) for p in some]),
+        Probe("test chests, gamma 1.4", "accepted", pictures=[p ** np.float32(1.4) for p in some]),
         Probe("adult chests (NIH)", "refused by age", files=_every(data / "chest_adult" / "images", 3)),
     ]
 

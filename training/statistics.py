@@ -23,7 +23,12 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 def proportion(hits: int, n: int) -> dict[str, object]:
     """A share as it stands in validation.json."""
     low, high = wilson(hits, n)
-    return {"value": round(hits / n, 4) if n else None, "hits": hits, "n": n, "wilson95": [round(low, 4), round(high, 4)]}
+    return {
+        "value": round(hits / n, 4) if n else None,
+        "hits": hits,
+        "n": n,
+        "wilson95": [round(low, 4), round(high, 4)],
+    }
 
 
 def auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
@@ -56,9 +61,7 @@ def brier(truth: NDArray[np.float64], probability: NDArray[np.float64]) -> float
     return float(np.mean((probability - truth) ** 2))
 
 
-def expected_calibration_error(
-    truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = 15
-) -> float:
+def expected_calibration_error(truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = 15) -> float:
     """Mean gap between stated and observed share over `bins` equally wide bins of the probability, weighted by n."""
     which = np.minimum((probability * bins).astype(int), bins - 1)
     gaps = [

@@ -92,8 +92,8 @@ def _test_figures(judged: Judged, splits: Splits) -> Figures:
         "before_calibration": _calibration_figures(seen, score),
         "after_calibration": _calibration_figures(seen, probability),
         "sd": {
-            "median": round(float(np.median(sd)), 4),
-            "p95": round(float(np.percentile(sd, 95)), 4),
+            "median": _median(sd),
+            "p95": round(float(np.percentile(sd, 95)), 5),
             "median_where_right": _median(sd[judged.present[looked] == (seen > 0.5)]),
             "median_where_wrong": _median(sd[judged.present[looked] != (seen > 0.5)]),
         },
@@ -101,7 +101,7 @@ def _test_figures(judged: Judged, splits: Splits) -> Figures:
 
 
 def _median(values: NDArray[np.float64]) -> float | None:
-    return round(float(np.median(values)), 4) if len(values) else None
+    return round(float(np.median(values)), 5) if len(values) else None
 
 
 def _calibration_figures(truth: NDArray[np.float64], probability: NDArray[np.float64]) -> Figures:

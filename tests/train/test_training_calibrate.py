@@ -1,0 +1,99 @@
+"""Calibration, operating point, gate and statistics do what their words say."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from training.calibrate import TARGET_SENSITIVITY, Scaling, choose_point, fit_scaling
+from training.gate_fit import choose_threshold, fit_distribution
+from training.statistics import (
+    auc_by_group,
+    brier,
+    expected_calibration_error,
+    proportion,
+    thumbnail_scores,
+    wilson,
+)
+
+pytestmark = pytest.mark.train
+
+
+def test_a_temperature_that_was_put_in_is_found_again():
+    rng = np.random.default_rng(0)
+    true_logit = rng.normal(0, 2.0, 4000)
+    truth = (rng.random(4000) < 1 / (1 + np.exp(-true_logit))).astype(float)
+    scores = 1 / (1 + np.exp(-(true_logit[:, None] * 2.5 + 0.8)))  # too sure by 2.5, and shifted
+    scaling = fit_scaling(np.repeat(scores, 3, axis=1), truth)
+    assert scaling.temperature == pytest.approx(2.5, rel=0.12)
+    assert scaling.bias == pytest.approx(-0.8 / 2.5, abs=0.12)
+    calibrated = scaling.apply(scores)[:, 0]
+    assert brier(truth, calibrated) < brier(truth, scores[:, 0])
+
+
+def test_each_pass_is_calibrated_before_the_mean():
+    scores = np.array([[0.2, 0.9]])
+    passes = Scaling(0.5, 0.0).apply(scores)
+    assert passes.mean() != pytest.approx(Scaling(0.5, 0.0).apply(scores.mean(axis=1)).item(), abs=1e-3)
+
+
+def test_the_point_is_the_highest_that_finds_enough():
+    rng = np.random.default_rng(1)
+    truth = np.r_[np.ones(300), np.zeros(300)]
+    easy = np.r_[rng.uniform(0.6, 1.0, 300), rng.uniform(0.0, 0.4, 300)]
+    assert choose_point(easy, truth).threshold == 0.5
+    hard = np.r_[rng.uniform(0.22, 1.0, 300), rng.uniform(0.0, 0.6, 300)]
+    point = choose_point(hard, truth)
+    assert point.threshold < 0.34
+    assert point.sensitivity >= TARGET_SENSITIVITY
+    assert point.specificity == pytest.approx((hard[300:] < point.threshold).mean(), abs=1e-4)
+
+
+def test_the_gate_refuses_its_share_and_what_lies_elsewhere():
+    rng = np.random.default_rng(2)
+    axes = rng.normal(size=(5, 40))
+    train, held_out = (rng.normal(size=(n, 5)) @ axes + rng.normal(scale=0.1, size=(n, 40)) for n in (600, 400))
+    distribution = fit_distribution(train.astype(np.float32), held_out.astype(np.float32), components=5)
+    distance = distribution.distance(held_out.astype(np.float32))
+    threshold = choose_threshold(distance, 0.01)
+    assert (distance > threshold).mean() == pytest.approx(0.01, abs=0.0051)
+    far_along = (6.0 * axes[0])[None].astype(np.float32)
+    off_axis = rng.normal(scale=2.0, size=(1, 40)).astype(np.float32)
+    assert distribution.distance(far_along)[0] > threshold
+    assert distribution.distance(off_axis)[0] > threshold
+
+
+def test_wilson_matches_a_published_example():
+    """Newcombe 1998: 81 of 263 gives 0.2553 to 0.3662."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+    assert proportion(3, 4)["value"] == 0.75
+
+
+def test_the_bootstrap_draws_whole_patients():
+    """Copies of a patient's image add nothing: the interval stays that of the patients."""
+    rng = np.random.default_rng(3)
+    truth = np.r_[np.ones(40), np.zeros(40)]
+    score = truth + rng.normal(0, 1.0, 80)
+    groups = [str(i) for i in range(80)]
+    single = auc_by_group(truth, score, groups, draws=300)
+    copied = auc_by_group(np.tile(truth, 5), np.tile(score, 5), groups * 5, draws=300)
+    (a, b), (c, d) = single["bootstrap95_by_patient"], copied["bootstrap95_by_patient"]
+    assert d - c == pytest.approx(b - a, rel=0.25)
+
+
+def test_calibration_error_of_the_honest_is_small_and_of_the_boaster_large():
+    rng = np.random.default_rng(4)
+    probability = rng.random(5000)
+    truth = (rng.random(5000) < probability).astype(float)
+    assert expected_calibration_error(truth, probability) < 0.03
+    assert expected_calibration_error(truth, np.where(probability > 0.5, 0.99, 0.01)) > 0.15
+
+
+def test_the_thumbnail_baseline_sees_brightness_alone():
+    rng = np.random.default_rng(5)
+    truth = (rng.random(200) < 0.5).astype(float)
+    pixels = (rng.random((200, 32, 32)) * 60 + truth[:, None, None] * 60).astype(np.uint8)
+    scores = thumbnail_scores(pixels[:100], truth[:100], pixels[100:])
+    assert (scores[truth[100:] > 0.5].min()) > scores[truth[100:] < 0.5].max()
