@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly without `make peers`
-	@$(VENV)/bin/python -m pytest -m "not train" $(ARGS)
+	@$(VENV)/bin/python -m pytest --ignore tests/train $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/python -m pytest -m train tests/train $(ARGS)
