@@ -97,9 +97,9 @@ def _refused(figures: Figures) -> str:
     ]
     return (
         f"## What the gate refuses\n\nOf the held-out chests of children: {_share(figures['test']['refused'])}. No"
-        " axis, scale or threshold was fitted to any set below, nor to the test split. But which layers feed the gate was"
-        " chosen among candidates with these sets and the test split's refused share in view, so the table is a check, not"
-        " independent evidence.\n\n| set | age | expected | not analysed |\n"
+        " axis, scale or threshold was fitted to any set below, nor to the test split. But which layers feed the gate"
+        " was chosen among candidates with these sets and the test split's refused share in view, so the table is a"
+        " check, not independent evidence.\n\n| set | age | expected | not analysed |\n"
         "|---|---|---|---|\n" + "\n".join(rows)
     )
 
@@ -122,8 +122,8 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
     sd, mc = figures["test"]["sd"], manifest.uncertainty
     text = (
         f"## Uncertainty\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the test"
-        f" split: median {sd['median']}, 95th percentile {sd['p95']}; median {sd['median_where_right']} where the finding was"
-        f" right and {sd['median_where_wrong']} where it was wrong."
+        f" split: median {sd['median']}, 95th percentile {sd['p95']}; median {sd['median_where_right']} where the"
+        f" finding was right and {sd['median_where_wrong']} where it was wrong."
     )
     if "float16_weights" in figures:
         half = figures["float16_weights"]

@@ -102,8 +102,7 @@ def _how_it_was_made(plan: Recipe, run: Path) -> str:
         points = ", ".join(f"{epoch}: {line['calibration_auc']:.4f}" for epoch, line in sorted(last.items()))
         text += f"\n\nAUC on the calibration split after each epoch: {points}."
     return (
-        text
-        + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second"
+        text + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second"
         " hospital."
     )
 

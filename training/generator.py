@@ -67,7 +67,7 @@ class Generator:
 
 
 def dense(field: Tensor, size: int) -> Tensor:
-    """Control points (N, 2, GRID, GRID) -> displacement of every pixel (N, 2, size, size); x, y in units of half a side."""
+    """Control points (N, 2, GRID, GRID) -> displacement (N, 2, size, size): x, y in units of half a side."""
     return F.interpolate(field, size=(size, size), mode="bicubic", align_corners=True)
 
 

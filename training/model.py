@@ -93,7 +93,7 @@ class McTriageNet(nn.Module):
         self.register_buffer("feature_scale", torch.ones(GATE_FEATURES))
 
     def standardise(self, raw: Tensor) -> None:
-        """raw: (N, 2048) unstandardised features of the training split; sets what the graph subtracts and divides by."""
+        """raw: (N, 2048) features of the training split; sets what the graph subtracts and divides by."""
         spread = raw.std(dim=0)
         halves = (spread[:-FEATURE_CHANNELS], spread[-FEATURE_CHANNELS:])
         self.feature_mean.copy_(raw.mean(dim=0))
