@@ -46,7 +46,7 @@ def configure(level: str, role: str) -> None:
             structlog.processors.JSONRenderer(default=_printable),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *names: structlog.WriteLogger(sys.stderr),  # a line is one write: roles share stderr
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

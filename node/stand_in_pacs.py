@@ -43,6 +43,7 @@ class StandInPacs:
     def stop(self) -> None:
         """Stop listening; the files stay."""
         self._server.shutdown()
+        self._server.server_close()
 
     @property
     def arrivals(self) -> list[Arrival]:

@@ -1,10 +1,19 @@
 """Fixtures for every test; what needs more lives beside its tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support import realdata
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A test that configures logging configures it for itself alone."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def listening(acceptor: Acceptor, contexts: tuple[tuple[str, str], ...] = (), **
     finally:
         server.shutdown()
         server.server_close()
+        server.server_close()
         gc.collect()
 
 
