@@ -76,7 +76,19 @@ class LookSettings(_Frozen):
     decode_wall_s: PositiveFloat = 40.0
     decoded_max_bytes: PositiveInt = 536_870_912
     unknown_age: Literal["refuse", "accept"] = "refuse"
-    chest_descriptions: tuple[str, ...] = ("chest", "thorax", "torax", "cxr", "lung", "poumon", "lunge", "rippen")
+    body_part_descriptions: dict[str, tuple[str, ...]] = {
+        "CHEST": ("chest", "thorax", "torax", "cxr", "lung", "poumon", "lunge", "rippen"),
+        "ABDOMEN": ("abdomen", "abdominal", "kub"),
+        "PELVIS": ("pelvis", "becken", "bassin"),
+        "SPINE": ("spine", "cspine", "lspine", "tspine", "hws", "bws", "lws", "rachis"),
+        "SKULL": ("skull", "schaedel", "schädel", "crane", "sinus"),
+        "SHOULDER": ("shoulder", "schulter", "clavicle", "scapula", "epaule"),
+        "ARM": ("arm", "elbow", "forearm", "humerus", "ellenbogen", "unterarm", "oberarm", "coude"),
+        "HAND": ("hand", "finger", "thumb", "wrist", "daumen", "poignet", "main"),
+        "HIP": ("hip", "huefte", "hüfte", "hanche"),
+        "LEG": ("leg", "femur", "tibia", "fibula", "knee", "patella", "knie", "genou"),
+        "FOOT": ("foot", "toe", "ankle", "calcaneus", "fuss", "fuß", "pied", "cheville"),
+    }
     frontal_descriptions: tuple[str, ...] = ("pa", "ap", "frontal", "p.a.", "a.p.", "a-p", "p-a")
     lateral_descriptions: tuple[str, ...] = ("lat", "lateral", "seitlich", "profil")
     max_attempts: PositiveInt = 3
@@ -177,7 +189,7 @@ class Settings(_Frozen):
         parts = {
             "look": self.look.model_dump(
                 mode="json",
-                include={"unknown_age", "chest_descriptions", "frontal_descriptions", "lateral_descriptions"},
+                include={"unknown_age", "body_part_descriptions", "frontal_descriptions", "lateral_descriptions"},
             ),
             "decide": self.decide.model_dump(mode="json"),
             "recommend": self.recommend.model_dump(mode="json"),

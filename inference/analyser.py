@@ -72,6 +72,7 @@ class _Prepared:
     facts: HeaderFacts = field(default_factory=HeaderFacts)
     results: list[ImageResult] = field(default_factory=list)
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # digest -> (1, H, W)
+    pending: dict[str, CannotLook] = field(default_factory=dict)  # digest -> what the header says against looking
     decoded: Decoded | None = None
     prepared_ms: float = 0.0
 
@@ -140,8 +141,16 @@ class Analyser:
             self._decode(item, allowed, child)
 
     def _allowed(self, item: _Prepared, package: Package) -> bool:
-        unknown_age = self._settings.look.unknown_age
-        return self._passes(item, package, lambda: check_header(item.facts, package.manifest, unknown_age))
+        """Ask the header. Where no body part is named, its answer waits for what the pixels are: a hand of unknown
+        age is nobody's to assess, a chest of unknown age is."""
+        try:
+            check_header(item.facts, package.manifest, self._settings.look.unknown_age)
+        except CannotLook as refusal:
+            if item.facts.body_part is not None or not item.facts.has_pixels or package.distribution is None:
+                item.results.append(self._refused(item, package, refusal))
+                return False
+            item.pending[package.digest] = refusal
+        return True
 
     def _decode(self, item: _Prepared, packages: list[Package], child: DecodeChild) -> None:
         try:
@@ -193,6 +202,8 @@ class Analyser:
                 if item.facts.body_part is None:
                     return self._not_applicable(item, UNKNOWN_PART)
                 return self._refused(item, package, refusal)
+        if package.digest in item.pending:
+            return self._refused(item, package, item.pending[package.digest])
         shape = (item.decoded.rows, item.decoded.columns) if item.decoded else (1, 1)
         findings = findings_of(outputs.scores[i], outputs.cam[i], manifest, settings.decide, shape)
         decision = decide(

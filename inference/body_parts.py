@@ -1,7 +1,7 @@
 """Which part of the body and which view a header tells of: code strings, SNOMED codes, words of a site's tables."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Defined terms of Body Part Examined that are common in radiography (PS3.16 Annex L); others count as unknown.
@@ -71,7 +71,7 @@ VIEW_TERMS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "
 class SiteTables:
     """A site's own words, from settings.look."""
 
-    chest: tuple[str, ...]
+    body_parts: Mapping[str, Sequence[str]]  # defined term -> words
     frontal: tuple[str, ...]
     lateral: tuple[str, ...]
 
@@ -88,8 +88,9 @@ def body_part_of_term(term: str, tables: SiteTables) -> str | None:
 
 
 def body_part_of_text(text: str, tables: SiteTables) -> str | None:
-    """CHEST when a word of the site's table stands in the text; another part never by words alone."""
-    return "CHEST" if _any_word(text, tables.chest) else None
+    """The one part whose words of the site's table stand in the text; None when there is none, or more than one."""
+    named = [part for part, words in tables.body_parts.items() if _any_word(text, words)]
+    return named[0] if len(named) == 1 else None
 
 
 def body_part_of_codes(codes: Iterable[tuple[str, str]]) -> str | None:

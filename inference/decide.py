@@ -70,11 +70,13 @@ def priority_of(finding: Finding, settings: DecideSettings) -> TriagePriority:
 def critical_flags(findings: tuple[Finding, ...], body_part: str | None, settings: DecideSettings) -> tuple[str, ...]:
     """Flags for JSON and the page; in DICOM only where the settings say so."""
     respiratory = any(
-        finding.label in RESPIRATORY_LABELS and finding.probability > settings.respiratory_emergency_probability
+        finding.present
+        and finding.label in RESPIRATORY_LABELS
+        and finding.probability > settings.respiratory_emergency_probability
         for finding in findings
     )
     neurological = body_part in SPINE_PARTS and any(
-        finding.label == "fracture" and finding.probability > settings.neurological_risk_probability
+        finding.present and finding.label == "fracture" and finding.probability > settings.neurological_risk_probability
         for finding in findings
     )
     return (RESPIRATORY_EMERGENCY,) * respiratory + (NEUROLOGICAL_RISK,) * neurological

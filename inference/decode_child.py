@@ -51,7 +51,7 @@ class Look:
         self.path = Path(request["path"])
         self.as_kind: str | None = request["as_kind"]
         self.age_years: float | None = request["age_years"]
-        self.tables = SiteTables(*(tuple(request["tables"][key]) for key in ("chest", "frontal", "lateral")))
+        self.tables = SiteTables(**request["tables"])
         self.decoded_max_bytes = int(request["decoded_max_bytes"])
 
     def facts(self) -> HeaderFacts:

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from config.settings import DecideSettings
 from inference.decide import high_operating_point, in_doubt, operating_point
-from inference.fit_input import Fit
 from inference.manifest import Calibration, InputSpec, LabelSpec, Manifest
 from ledger.records import ActivationMap, Code, Finding
 
@@ -66,17 +65,13 @@ def grid_box(spec: InputSpec, source_shape: tuple[int, int]) -> tuple[float, flo
     Squashed input covers the image exactly; letterboxed input reaches beyond it, by the padding.
     """
     rows, columns = source_shape
-    if _fit(spec) == "squash":
+    if spec.fit == "squash":
         return (0.0, 0.0, float(rows), float(columns))
     scale = min(spec.height / rows, spec.width / columns)
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
     per_row, per_column = rows / height, columns / width
     return (-top * per_row, -left * per_column, (spec.height - top) * per_row, (spec.width - left) * per_column)
-
-
-def _fit(spec: InputSpec) -> Fit:
-    return spec.fit
 
 
 def _finding(

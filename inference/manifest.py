@@ -3,7 +3,6 @@
 A package is a folder with this manifest, one ONNX file and a few companions whose hashes the manifest pins.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -191,8 +190,3 @@ def parse_manifest(content: bytes) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """For tools: the manifest of a package folder, its hashes unchecked."""
     return parse_manifest((folder / MANIFEST).read_bytes())
-
-
-def logit(probability: float) -> float:
-    """Natural log of the odds, in (0, 1) only."""
-    return math.log(probability / (1.0 - probability))

@@ -104,7 +104,7 @@ class DecodeChild:
                 "age_years": age_years,
                 "decoded_max_bytes": settings.decoded_max_bytes,
                 "tables": {
-                    "chest": settings.chest_descriptions,
+                    "body_parts": settings.body_part_descriptions,
                     "frontal": settings.frontal_descriptions,
                     "lateral": settings.lateral_descriptions,
                 },

@@ -30,8 +30,9 @@ from node.roles.report import DEFAULT_PROFILE
 from node.sending import read_item
 from sr_writer.build import build_objects
 
-# Not any node's: what `analyse` writes can never be mistaken for, or replace, what a node has sent.
-ANALYSE_INSTALLATION_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, 'opentriage analyse').int}"
+# Not any node's, and another one in each run: what `analyse` writes can never be mistaken for, or replace, what a node
+# or an earlier run has made.
+ANALYSE_INSTALLATION_UID = f"2.25.{uuid.uuid4().int}"
 
 
 class Scratch:

@@ -30,7 +30,9 @@ def priority_word(entry: WorklistEntry) -> str:
 
 def probability_words(probability: float) -> str:
     """Two decimals, and never a certainty that no model has."""
-    return ">0.99" if probability > 0.994 else f"{probability:.2f}"
+    if probability > 0.994:
+        return ">0.99"
+    return "<0.01" if probability < 0.006 else f"{probability:.2f}"
 
 
 def finding_words(entry: WorklistEntry) -> str:

@@ -138,7 +138,7 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
         finding_type=codes.concept(finding.code),
         algorithm_id=_algorithm(said.read.result, finding),
         measurements=[
-            Measurement(name=codes.PROBABILITY, value=_percent(finding.probability), unit=codes.PERCENT),
+            Measurement(name=codes.PROBABILITY, value=_certain(finding.probability), unit=codes.PERCENT),
             Measurement(name=codes.PROBABILITY_SD, value=_percent(finding.probability_sd), unit=codes.PERCENT),
         ],
     )
@@ -149,6 +149,11 @@ def outline(result: ImageResult, report: Report) -> NDArray[np.float64]:
     right = float(max((result.source_columns or report.header.columns) - 1, 1))
     bottom = float(max((result.source_rows or report.header.rows) - 1, 1))
     return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
+
+
+def _certain(probability: float) -> float:
+    """Percent, never 0 or 100: no calibration set is large enough to vouch for that."""
+    return min(max(_percent(probability), 0.01), 99.99)
 
 
 def _percent(probability: float) -> float:

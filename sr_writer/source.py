@@ -24,7 +24,7 @@ from sr_writer.errors import SourceUnreadable
 
 _UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
 _TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
-_TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName", "SyntheticData")
+_TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName")
 _REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
 _ISSUER = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
 

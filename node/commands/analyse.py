@@ -15,7 +15,7 @@ from node.analysing import lines, look, source_of
 from node.console import EXIT_FAILED, ConfigOption, JsonOption, err, fail, progress, settings_of, usage_error
 from node.files import missing, walk
 from node.logging import configure
-from node.triage_list import NO_FLAG
+from node.triage_list import NO_FLAG, probability_words
 
 KINDS = ("chest-xray",)
 app = typer.Typer(add_completion=False)
@@ -83,14 +83,16 @@ def _write(kept: list[InstanceResults], scratch: Scratch, settings: Any, out: Pa
     out.mkdir(parents=True, exist_ok=True)
     written, problems = write_studies(kept, scratch.store, settings, out)
     for path in written:
-        err.print(f"wrote {path}", markup=False)
+        err.print(f"wrote {path}", markup=False, soft_wrap=True)
+    if not written and not problems:
+        err.print("nothing to write: no DICOM instance here is one that a model is meant for")
     for problem in problems:
         err.print(problem, markup=False)
 
 
 def _words(line: dict[str, Any]) -> str:
     findings = "; ".join(
-        f"{finding['label']} {finding['probability']:.2f} ± {finding['probability_sd']:.2f}"
+        f"{finding['label']} {probability_words(finding['probability'])} ± {finding['probability_sd']:.2f}"
         for finding in line["findings"]
     )
     flagged = line["priority"] if line["priority"] not in (None, "LOW") else ""

@@ -1,4 +1,4 @@
-"""The package that the product ships, on real images; skips until it is there."""
+"""The package that the product ships, on real images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import LookSettings, Settings
 from inference.analyser import Analyser, Source
-from inference.package import default_models_dir, find_packages, load_packages
+from inference.package import load_packages
 from inference.verify import verify
 from ledger.records import ResultStatus
 from tests.support.dx import chest_dx, write
@@ -18,8 +18,6 @@ NAME = "chest-pneumonia"
 
 @pytest.fixture(scope="module")
 def analyser() -> Iterator[Analyser]:
-    if NAME not in find_packages(default_models_dir()):
-        pytest.skip(f"no package {NAME} in {default_models_dir()}: run make train")
     settings = Settings(look=LookSettings(models=(NAME,)))
     analyser = Analyser(settings, load_packages(settings.look), children=1)
     yield analyser
@@ -51,3 +49,36 @@ def test_one_image_gets_the_same_uncertainty_in_any_company(analyser: Analyser, 
     together = analyser.analyse([Source(path) for path in paths])
     alone = [analyser.analyse([Source(path)])[0] for path in paths]
     assert [entry.results[0].findings for entry in together] == [entry.results[0].findings for entry in alone]
+
+
+UNNAMED = {
+    "BodyPartExamined": None,
+    "StudyDescription": None,
+    "SeriesDescription": None,
+    "AnatomicRegionSequence": None,
+    "ProtocolName": None,
+    "age": None,
+    "PatientBirthDate": "",
+}
+
+
+def test_a_limb_that_no_header_names_is_nobodys_to_assess(analyser: Analyser, tmp_path: Path) -> None:
+    """Not even for its age: the pixels say first that it is no chest."""
+    images = sorted(need_data("fracture/images").iterdir())[::40][:10]
+    paths = [
+        write(chest_dx(image, **(UNNAMED | {"PatientBirthDate": "19800101"})), tmp_path / image.stem)
+        for image in images
+    ]
+    said = {
+        (found.status, found.reason_code)
+        for looked in analyser.analyse([Source(path) for path in paths])
+        for found in looked.results
+    }
+    assert said == {(ResultStatus.NOT_APPLICABLE, "body_part_unknown")}
+
+
+def test_a_chest_that_no_header_names_is_refused_for_its_age(analyser: Analyser, tmp_path: Path) -> None:
+    image = sorted(need_data("chest_pneumonia/images").iterdir())[0]
+    path = write(chest_dx(image, **UNNAMED), tmp_path / "chest.dcm")
+    (result,) = analyser.analyse([Source(path)])[0].results
+    assert (result.status, result.reason_code) == (ResultStatus.NOT_ASSESSED, "age_unknown")

@@ -18,7 +18,11 @@ from inference.elements import MalformedElement, decimals, integer, numbers, uns
 from inference.header import HeaderFacts, age_in_years, facts_from_json, read_header, years_between
 from tests.support.dx import make_dx
 
-TABLES = SiteTables(("chest", "thorax", "cxr"), ("pa", "ap", "frontal", "p.a.", "a-p"), ("lat", "lateral", "profil"))
+TABLES = SiteTables(
+    {"CHEST": ("chest", "thorax", "cxr"), "HAND": ("hand",)},
+    ("pa", "ap", "frontal", "p.a.", "a-p"),
+    ("lat", "lateral", "profil"),
+)
 
 
 def facts(**overrides: Any) -> HeaderFacts:
@@ -264,3 +268,17 @@ def test_no_fact_holds_a_name_or_an_id() -> None:
 def test_facts_survive_json(tmp_path: Path) -> None:
     found = facts()
     assert facts_from_json({**found.to_json(), "image_type": list(found.image_type)}) == found
+
+
+@pytest.mark.parametrize(
+    ("description", "part"),
+    [
+        ("HAND PA", "HAND"),
+        ("Handgelenk", "HAND"),
+        ("Thoraxaufnahme", "CHEST"),
+        ("chest and hand", None),
+        ("knob", None),
+    ],
+)
+def test_a_description_names_a_body_part_by_the_sites_words(description: str, part: str | None) -> None:
+    assert facts(**(BARE | {"SeriesDescription": description})).body_part == part

@@ -173,6 +173,13 @@ def test_the_measurement_report_says_priority_and_numbers(store: Store) -> None:
     assert any("For research use only" in text for text in values(ds, "121106"))
 
 
+@pytest.mark.parametrize(("probability", "number"), [(0.9999998, "99.99"), (0.0000001, "0.01"), (0.931, "93.1")])
+def test_no_number_states_a_certainty(store: Store, probability: float, number: str) -> None:
+    said = [analysed(finding(probability=probability, present=True))]
+    ds = read(build(study((keep(make_dx(), store), said)), store), "measurement_sr")
+    assert values(ds, "122157") == [number]
+
+
 def test_every_scored_label_is_present_absent_or_undetermined(store: Store) -> None:
     said = (finding(), finding("pneumothorax", 0.02), finding("normal", 0.9))
     ds = read(build(_flagged(store, *said), store), "measurement_sr")
