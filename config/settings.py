@@ -133,6 +133,7 @@ class ReportSettings(_Frozen):
 
 
 class Destination(_Frozen):
+    name: Annotated[str, Field(max_length=64, pattern=r"^[\w. @:-]*$")] = ""
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
@@ -141,8 +142,11 @@ class Destination(_Frozen):
 
     @property
     def key(self) -> str:
-        """AE@HOST:PORT, the destination's name in ledger, logs and metrics."""
-        return f"{self.ae_title}@{self.host}:{self.port}"
+        """The destination in ledger, logs and metrics: its name, else AE@HOST:PORT.
+
+        With a name, what waits for it follows it to another address.
+        """
+        return self.name or f"{self.ae_title}@{self.host}:{self.port}"
 
 
 class DeliverSettings(_Frozen):
@@ -175,7 +179,7 @@ class Settings(_Frozen):
     def _destinations_differ(self) -> "Settings":
         keys = [destination.key for destination in self.destinations]
         if len(keys) != len(set(keys)):
-            raise ValueError("two destinations have the same AE title, host and port")
+            raise ValueError("two destinations have the same name, or the same AE title, host and port")
         return self
 
     @property

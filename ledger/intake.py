@@ -42,7 +42,8 @@ def _touch_study(connection: Connection, received: ReceivedInstance) -> None:
         first_received_at=moment,
         last_received_at=moment,
     )
-    late = statement.excluded.last_received_at
+    own = received.disposition is Disposition.OWN_RESULT  # our own echo is no news of the study
+    late = studies.c.last_received_at if own else statement.excluded.last_received_at
     newest = (
         func.max(late, studies.c.last_received_at)
         if insert is sqlite_insert

@@ -99,6 +99,18 @@ class Ledger:
             self._wake.call(stage)
         return stage is not None
 
+    def hurry(self, destination: str) -> None:
+        """What waits for another try at `destination` is due now."""
+        with self._write() as connection:
+            work.hurry(connection, destination)
+
+    def redirect(self, old: str, new: str) -> int:
+        """Send what waits, or was parked, for the destination `old` to `new` instead; how many jobs moved."""
+        with self._write() as connection:
+            moved = work.redirect(connection, old, new)
+        self._wake.call(Stage.DELIVER)
+        return moved
+
     def expire_leases(self, max_attempts: int = 3) -> int:
         """Take back the jobs of workers that stopped renewing."""
         return self._expire(lambda connection: work.expire(connection, max_attempts))
@@ -188,6 +200,11 @@ class Ledger:
     def oldest_job_age_s(self) -> float | None:
         with self._read() as connection:
             return views.oldest_job_age_s(connection)
+
+    def oldest_delivery_ages_s(self) -> dict[str, float]:
+        """Seconds for which each destination's oldest report has waited for it."""
+        with self._read() as connection:
+            return views.oldest_delivery_ages_s(connection)
 
     def parked(self) -> list[ParkedJob]:
         with self._read() as connection:

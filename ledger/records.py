@@ -279,7 +279,8 @@ class WorklistEntry:
     is_prior: bool
     is_complete: bool
     modality: str
-    instances: int
+    instances: int  # different SOP instances, our own results not counted
+    uid_conflicts: int  # times that other bytes came under one of their UIDs
     pending: int  # instances still to be analysed
     findings: tuple[Finding, ...]  # the worst image's
     critical_flags: tuple[str, ...]

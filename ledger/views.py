@@ -77,7 +77,12 @@ class _StudyParts:
     def __init__(self, connection: Connection, uids: list[str]) -> None:
         self._instances = _grouped(
             connection.execute(
-                select(instances.c.study_uid, instances.c.modality, instances.c.disposition)
+                select(
+                    instances.c.study_uid,
+                    instances.c.modality,
+                    instances.c.disposition,
+                    instances.c.sop_instance_uid,
+                )
                 .where(instances.c.study_uid.in_(uids))
                 .order_by(instances.c.id)
             )
@@ -112,7 +117,9 @@ class _StudyParts:
         )
 
     def entry(self, study: Row[Any]) -> WorklistEntry:
-        own = self._instances.get(study.study_uid, [])
+        rows = self._instances.get(study.study_uid, [])
+        own = [row for row in rows if row.disposition != Disposition.OWN_RESULT]
+        uids = {row.sop_instance_uid for row in own}
         said = [load_result(row.body) for row in self._results.get(study.study_uid, [])]
         worst = _worst(said)
         newest, report_priority = self._newest_report(study.study_uid)
@@ -121,8 +128,9 @@ class _StudyParts:
             priority=TriagePriority(study.priority) if study.priority else None,
             is_prior=study.is_prior,
             is_complete=study.completed_at is not None or study.is_prior,
-            modality="/".join(dict.fromkeys(row.modality for row in own if row.disposition != Disposition.OWN_RESULT)),
-            instances=len(own),
+            modality="/".join(dict.fromkeys(row.modality for row in own)),
+            instances=len(uids),
+            uid_conflicts=len(own) - len(uids),
             pending=len(self._pending.get(study.study_uid, [])),
             findings=worst.findings if worst else (),
             critical_flags=tuple(dict.fromkeys(flag for result in said for flag in result.critical_flags)),
@@ -230,15 +238,22 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def oldest_job_age_s(connection: Connection) -> float | None:
-    """Seconds for which the oldest due analysis or report has waited or run; None when there is none.
-
-    Deliveries are left out: a PACS that is down is its own alarm, not ours.
-    """
+    """Seconds for which the oldest due analysis or report has waited or run; None when there is none."""
     due = select(func.min(jobs.c.due_at)).where(
         jobs.c.state.in_(UNFINISHED), jobs.c.stage != Stage.DELIVER, jobs.c.due_at <= db_now()
     )
     age = connection.execute(select(db_now() - due.scalar_subquery())).scalar()
     return None if age is None else max(0.0, float(age))
+
+
+def oldest_delivery_ages_s(connection: Connection) -> dict[str, float]:
+    """Seconds for which each destination's oldest report has waited for it, retries included."""
+    rows = connection.execute(
+        select(jobs.c.destination, db_now() - func.min(jobs.c.queued_at))
+        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage == Stage.DELIVER)
+        .group_by(jobs.c.destination)
+    )
+    return {row[0]: max(0.0, float(row[1])) for row in rows}
 
 
 def parked(connection: Connection) -> list[ParkedJob]:

@@ -9,9 +9,9 @@ from ledger.codec import dump_result, instance_ref, job_record
 from ledger.database import db_now
 from ledger.errors import LeaseLost
 from ledger.history import note
-from ledger.records import ImageResult, Job, ReportKind, ResultStatus, Stage, TriagePriority
+from ledger.records import DeliveryState, ImageResult, Job, ReportKind, ResultStatus, Stage, TriagePriority
 from ledger.states import JobEvent, JobState, next_state
-from ledger.tables import instances, jobs, results, studies
+from ledger.tables import deliveries, instances, jobs, results, studies
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
@@ -109,7 +109,8 @@ def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None
         end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
         return
     end(connection, job, JobEvent.FAILED_RETRYABLE, reason, delay_s)
-    text = f"{job.stage.capitalize()} will be tried again in {delay_s:.0f} s: {reason}"
+    when = f" in {delay_s:.0f} s" if delay_s > 0 else ""
+    text = f"{job.stage.capitalize()} will be tried again{when}: {reason}"
     note(connection, job.study_instance_uid, f"{job.stage}_retry", text, _instance_id(job), job.job_id)
 
 
@@ -192,6 +193,35 @@ def release(connection: Connection, job_id: int) -> Stage | None:
     )
     note(connection, row.study_uid, "job_released", f"A person released the parked {row.stage} job.", None, job_id)
     return Stage(row.stage)
+
+
+def hurry(connection: Connection, destination: str) -> None:
+    """A destination that was away is back: what waits for another try there is due now."""
+    waiting = and_(jobs.c.stage == Stage.DELIVER, jobs.c.state == JobState.QUEUED, jobs.c.destination == destination)
+    connection.execute(update(jobs).where(waiting, jobs.c.due_at > db_now()).values(due_at=db_now()))
+
+
+def redirect(connection: Connection, old: str, new: str) -> int:
+    """Send what waits, or was parked, for the destination `old` to `new` instead. Returns how many jobs moved."""
+    there = select(deliveries.c.object_id).where(deliveries.c.destination == new)
+    theirs = and_(deliveries.c.destination == old, deliveries.c.state != DeliveryState.DELIVERED)
+    connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
+    connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
+    movable = and_(
+        jobs.c.stage == Stage.DELIVER,
+        jobs.c.destination == old,
+        jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
+    )
+    moved = connection.execute(select(jobs.c.id, jobs.c.study_uid).where(movable).with_for_update()).all()
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id.in_([row.id for row in moved]))
+        .values(destination=new, state=JobState.QUEUED, attempts=0, due_at=db_now(), reason="", finished_at=None)
+    )
+    for row in moved:
+        text = f"A person redirected what waited for {old} to {new}."
+        note(connection, row.study_uid, "delivery_redirected", text, None, row.id)
+    return len(moved)
 
 
 def expire(connection: Connection, max_attempts: int, owner_prefix: str | None = None) -> dict[Stage, int]:

@@ -8,6 +8,7 @@ from config import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
 from node.echo import own_echo
+from node.stranded import stranded_destinations
 
 ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associations
 
@@ -45,7 +46,21 @@ class HealthCheck:
         limit_s = self._settings.web.oldest_job_max_s
         if oldest_s is not None and oldest_s > limit_s:
             reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
+        reasons += self._delivery_reasons(limit_s)
         return Health(echo, oldest_s, tuple(reasons))
+
+    def _delivery_reasons(self, limit_s: float) -> list[str]:
+        try:
+            ages_s = self._ledger.oldest_delivery_ages_s()
+            stranded = stranded_destinations(self._ledger, self._settings)
+        except LedgerUnavailable:
+            return []  # said already
+        late = [
+            f"the oldest report for {destination} has waited {age_s:.0f} s; the limit is {limit_s:.0f} s"
+            for destination, age_s in ages_s.items()
+            if age_s > limit_s
+        ]
+        return late + [f"reports wait for {name}, which the settings no longer name" for name in stranded]
 
     def _fresh_echo(self) -> bool:
         with self._lock:

@@ -47,6 +47,8 @@ def finding_words(entry: WorklistEntry) -> str:
     ]
     if not parts and entry.priority is TriagePriority.LOW:
         parts.append(NO_FLAG)
+    if entry.uid_conflicts:
+        parts.append("other bytes came under the same UID: both are kept")
     if entry.not_assessed_reason:
         parts.append(f"not assessed: {entry.not_assessed_reason}")
     if not parts and entry.pending:

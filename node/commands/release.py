@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from node.console import ConfigOption, err, fail, settings_of
+from config import Settings
+from ledger.ledger import Ledger
+from node.console import ConfigOption, err, fail, settings_of, usage_error
+from node.stranded import redirect_words
 from node.wiring import open_ledger
 
 app = typer.Typer(add_completion=False)
@@ -15,19 +18,57 @@ def release(
     job: Annotated[
         int | None, typer.Argument(metavar="[JOB]", help="Number of the parked job; without it, all are listed.")
     ] = None,
+    old: Annotated[
+        str | None, typer.Option("--from", metavar="DESTINATION", help="Redirect all that waits for this destination.")
+    ] = None,
+    new: Annotated[
+        str | None, typer.Option("--to", metavar="DESTINATION", help="The destination of the settings to send it to.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Let a parked job run again, with fresh attempts. A job is parked when trying again would be useless:
     read its reason (`opentriage release` lists them, `opentriage explain STUDY_UID` tells the story) and remove the
-    cause first."""
-    ledger = open_ledger(settings_of(config))
-    if job is None:
-        for parked in ledger.parked():
-            where = f" for {parked.destination}" if parked.destination else ""
-            typer.echo(f"{parked.job_id}\t{parked.stage}{where}\t{parked.study_instance_uid}\t{parked.reason}")
-        if not ledger.parked():
-            err.print("no job is parked")
-        return
-    if not ledger.release(job):
+    cause first. A destination that changed its address without having a name keeps its reports under the old one:
+    --from OLD --to NEW redirects them."""
+    settings = settings_of(config)
+    if (old is None) != (new is None) or (job is not None and old is not None):
+        usage_error("give a JOB, or both --from and --to, or nothing to list the parked jobs")
+    ledger = open_ledger(settings)
+    if old is not None and new is not None:
+        _redirect(ledger, settings, old, new)
+    elif job is not None:
+        _release(ledger, settings, job)
+    else:
+        _list(ledger)
+
+
+def _redirect(ledger: Ledger, settings: Settings, old: str, new: str) -> None:
+    keys = [destination.key for destination in settings.destinations]
+    if new not in keys:
+        usage_error(f"{new} is no destination of the settings; there are: {', '.join(keys) or 'none'}")
+    if old == new:
+        usage_error("--from and --to are the same destination")
+    moved = ledger.redirect(old, new)
+    if not moved:
+        fail(f"nothing waits for {old}")
+    err.print(f"{moved} deliveries go to {new} now", markup=False)
+
+
+def _release(ledger: Ledger, settings: Settings, job: int) -> None:
+    parked = next((one for one in ledger.parked() if one.job_id == job), None)
+    if parked is None:
         fail(f"there is no parked job {job}")
+    if parked.destination and parked.destination not in [one.key for one in settings.destinations]:
+        cure = redirect_words(parked.destination)
+        fail(f"job {job} is for {parked.destination}, which the settings do not name: {cure}")
+    ledger.release(job)
     err.print(f"job {job} is queued again")
+
+
+def _list(ledger: Ledger) -> None:
+    jobs = ledger.parked()
+    for parked in jobs:
+        where = f" for {parked.destination}" if parked.destination else ""
+        typer.echo(f"{parked.job_id}\t{parked.stage}{where}\t{parked.study_instance_uid}\t{parked.reason}")
+    if not jobs:
+        err.print("no job is parked")

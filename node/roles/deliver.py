@@ -15,6 +15,7 @@ from node.lease import LeaseKeeper
 from node.logging import describe
 from node.periodic import Periodically
 from node.process import exit_at_latest, stop_on_signals
+from node.stranded import redirect_words, stranded_destinations
 from node.wiring import open_ledger, owner
 from sr_writer import backoff
 from sr_writer.deliver import Sender
@@ -37,6 +38,10 @@ def run(settings: Settings) -> int:
     ]
     for thread in threads:
         thread.start()
+    for stranded in stranded_destinations(ledger, settings):
+        structlog.get_logger().error(
+            log_events.DESTINATION_UNKNOWN, destination=stranded, cure=redirect_words(stranded)
+        )
     structlog.get_logger().info(log_events.ROLE_STARTED, destinations=[d.key for d in settings.destinations])
     stop.wait()
     for thread in threads:
@@ -93,7 +98,8 @@ class Deliverer:
             self._failures += 1
             delay_s = backoff.delay_s(self._failures, self._settings)
             self._log.warning(log_events.DESTINATION_UNREACHABLE, reason=str(error), retry_in_s=round(delay_s, 1))
-            self._end(rounds, str(error), delay_s)
+            # Due at once: this thread is what waits, and when it wakes the most urgent report goes first.
+            self._end(rounds, f"{error} (next try in {delay_s:.0f} s)", 0.0)
             self._stop.wait(delay_s)
         except LedgerUnavailable:
             raise
@@ -101,6 +107,8 @@ class Deliverer:
             self._log.error(log_events.JOB_FAILED, exc_info=error)
             self._end(rounds, f"unexpected error: {describe(error)}", delay_s)
         else:
+            if self._failures:  # it is back: nothing has to sit out a delay that was meant for its absence
+                self._ledger.hurry(self._key)
             self._failures = 0
             self._end(rounds, "the destination asked to try again later", delay_s)
 

@@ -369,3 +369,49 @@ def test_the_list_of_the_day_leaves_older_studies_out(ledger: Ledger) -> None:
     ledger.admit(received("1.1", received_at=now - timedelta(days=2)), 20)
     ledger.admit(received("1.2", received_at=now), 20)
     assert [entry.study_instance_uid for entry in ledger.worklist(now - timedelta(days=1))] == ["1.2"]
+
+
+def test_what_waits_for_a_destination_can_be_redirected(ledger: Ledger) -> None:
+    analyse(ledger, judged(MEDIUM, 0.6), study_uid="1.1")
+    report(ledger, PACS, OTHER)
+    analyse(ledger, judged(MEDIUM, 0.6), study_uid="1.2")
+    report(ledger, PACS)
+    ledger.park(claim_one(ledger, Stage.DELIVER, destination=PACS), "PACS does not know us.")
+    assert set(ledger.oldest_delivery_ages_s()) == {PACS, OTHER}
+    assert ledger.redirect(PACS, "main-pacs") == 2
+    assert ledger.parked() == []
+    assert claim(ledger, Stage.DELIVER, destination=PACS) == []
+    moved = [claim_one(ledger, Stage.DELIVER, destination="main-pacs") for _ in range(2)]
+    assert [len(ledger.undelivered(job)) for job in moved] == [1, 1]
+    assert len(claim(ledger, Stage.DELIVER, destination=OTHER)) == 1
+
+
+def test_what_a_destination_has_accepted_stays_with_it(ledger: Ledger) -> None:
+    analyse(ledger, judged(MEDIUM, 0.6))
+    report(ledger, PACS)
+    job = claim_one(ledger, Stage.DELIVER)
+    [stored] = ledger.undelivered(job)
+    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
+    ledger.finish_delivery(job)
+    assert ledger.redirect(PACS, OTHER) == 0
+    assert dict(ledger.worklist()[0].deliveries) == {PACS: "delivered"}
+
+
+def test_the_list_counts_images_once_and_our_own_results_never(ledger: Ledger) -> None:
+    first = received()
+    ledger.admit(first, 20)
+    ledger.admit(replace(first, sha256="e" * 64, path="instances/ee/other.dcm"), 20)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    ledger.admit(received(disposition=Disposition.OWN_RESULT, received_at=later, modality="SR"), 20)
+    [entry] = ledger.worklist()
+    assert (entry.instances, entry.uid_conflicts, entry.modality) == (1, 1, "DX")
+    assert entry.last_received_at < later
+
+
+def test_a_destination_that_is_back_gets_what_waited_for_another_try(ledger: Ledger) -> None:
+    analyse(ledger, judged(MEDIUM, 0.6))
+    report(ledger, PACS, OTHER)
+    for destination in (PACS, OTHER):
+        ledger.retry(claim_one(ledger, Stage.DELIVER, destination=destination), "Away.", 1000)
+    ledger.hurry(PACS)
+    assert [job.destination for job in claim(ledger, Stage.DELIVER)] == [PACS]

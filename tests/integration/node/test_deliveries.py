@@ -1,0 +1,140 @@
+"""What waits for a destination: the most urgent first after an outage, and never stranded in silence."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from config import Settings, load_settings
+from ledger.ledger import Ledger
+from ledger.records import DeliveryOutcome, DeliveryState, Stage, StoredObject, TriagePriority
+from ledger.store import Store
+from node import health
+from node.cli import app
+from node.roles.deliver import Deliverer
+from node.wiring import open_ledger
+from sr_writer.errors import Unreachable
+from tests.support.records import judged, received, stored_object
+from tests.support.waiting import wait_until
+
+HIGH, LOW = TriagePriority.HIGH, TriagePriority.LOW
+
+
+def settings_with(folder: Path, *names: str, limit_s: float = 300.0) -> Settings:
+    path = folder / "site.toml"
+    blocks = "".join(
+        f'[[destinations]]\nname = "{name}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
+        for port, name in enumerate(names, start=1)
+    )
+    path.write_text(f'[node]\nstate_dir = "{folder}"\n[web]\noldest_job_max_s = {limit_s}\n{blocks}')
+    return load_settings(path)
+
+
+def report(ledger: Ledger, priority: TriagePriority, study_uid: str, *destinations: str) -> None:
+    """A report of `priority` that waits for `destinations`."""
+    ledger.admit(received(study_uid), 0.01)
+    [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
+    ledger.finish_analysis(job, [judged(priority, 0.9 if priority is HIGH else 0.1)])
+    while True:
+        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 5)
+        findings = ledger.study_findings(job)
+        ledger.finish_report(job, findings, [stored_object(ledger.store)] if findings else [], destinations)
+        if job.study_instance_uid == study_uid:
+            return
+
+
+class ScriptedSender:
+    """A destination that is away for the first try and takes everything afterwards."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.took: list[TriagePriority] = []
+
+    def send(
+        self, objects: Sequence[StoredObject], store: Store, on_outcome: Callable[[DeliveryOutcome], None]
+    ) -> None:
+        self.tries += 1
+        if self.tries == 1:
+            raise Unreachable("PACS does not answer")
+        for stored in objects:
+            self.took.append(stored.priority)
+            on_outcome(DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
+
+
+class Impatient(threading.Event):
+    """Time flies while the thread waits, but not in the ledger: a report that is not due stays behind."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(0.01)
+
+
+def test_after_an_outage_the_most_urgent_report_goes_first(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, "pacs").model_copy(
+        update={"deliver": Settings().deliver.model_copy(update={"retry_first_s": 5.0, "retry_max_s": 5.0})}
+    )
+    ledger = open_ledger(settings)
+    report(ledger, HIGH, "1.1", "pacs")
+    stop, sender = Impatient(), ScriptedSender()
+    deliverer = Deliverer(ledger, settings, settings.destinations[0], stop)
+    deliverer._sender = sender  # type: ignore[assignment]
+    thread = threading.Thread(target=deliverer.run)
+    thread.start()
+    try:
+        wait_until(lambda: sender.tries >= 1, 20)
+        report(ledger, LOW, "1.2", "pacs")  # never tried, so never delayed
+        wait_until(lambda: len(sender.took) == 2, 20)
+    finally:
+        stop.set()
+        thread.join(20)
+        ledger.close()
+    assert sender.took == [HIGH, LOW]
+
+
+@pytest.fixture
+def healthy_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "own_echo", lambda settings, timeout_s: True)
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_health_is_red_when_a_report_waits_too_long_for_its_destination(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, "pacs", limit_s=0.2)
+    ledger = open_ledger(settings)
+    report(ledger, LOW, "1.1", "pacs")
+    check = health.HealthCheck(settings, ledger)
+    reasons = wait_until(lambda: check.check().reasons, 5)
+    assert "the oldest report for pacs has waited" in reasons[0]
+    ledger.close()
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_a_destination_that_left_the_settings_is_no_silent_grave(tmp_path: Path) -> None:
+    before, after = settings_with(tmp_path, "old"), settings_with(tmp_path, "new")
+    ledger = open_ledger(before)
+    report(ledger, LOW, "1.1", "old")
+    assert health.HealthCheck(before, ledger).check().reasons == ()
+    reasons = health.HealthCheck(after, ledger).check().reasons
+    assert reasons == ("reports wait for old, which the settings no longer name",)
+    site = ["--config", str(tmp_path / "site.toml")]
+    wrong = CliRunner().invoke(app, ["release", "--from", "old", "--to", "nowhere", *site])
+    assert (wrong.exit_code, "there are: new" in wrong.output) == (2, True)
+    done = CliRunner().invoke(app, ["release", "--from", "old", "--to", "new", *site])
+    assert done.exit_code == 0, done.output
+    assert health.HealthCheck(after, ledger).check().reasons == ()
+    assert len(ledger.claim(Stage.DELIVER, "test", 1, 60, "new")) == 1
+    ledger.close()
+
+
+def test_a_parked_job_for_an_unknown_destination_is_not_released_into_nowhere(tmp_path: Path) -> None:
+    before = settings_with(tmp_path, "old")
+    ledger = open_ledger(before)
+    report(ledger, LOW, "1.1", "old")
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60)
+    ledger.park(job, "PACS does not know us.")
+    settings_with(tmp_path, "new")
+    done = CliRunner().invoke(app, ["release", str(job.job_id), "--config", str(tmp_path / "site.toml")])
+    assert done.exit_code == 1
+    assert "--from 'old' --to NAME" in " ".join(done.output.split())
+    assert len(ledger.parked()) == 1
+    ledger.close()
