@@ -1,5 +1,6 @@
 """MODEL_CARD.md out of a manifest and the figures of validation.json. No figure stands here that was not measured."""
 
+import math
 from typing import Any
 
 from inference.manifest import Manifest
@@ -18,7 +19,7 @@ def card(manifest: Manifest, figures: Figures, training: str) -> str:
                 _reads(manifest),
                 f"## How it was made\n\n{training}",
                 _splits(figures),
-                _test(figures),
+                _test(manifest, figures),
                 _refused(figures),
                 _adults(figures),
                 _uncertainty(manifest, figures),
@@ -63,13 +64,16 @@ def _splits(figures: Figures) -> str:
     )
 
 
-def _test(figures: Figures) -> str:
+def _test(manifest: Manifest, figures: Figures) -> str:
+    scaling = manifest.labels[0].calibration
+    neutral = 1.0 / (1.0 + math.exp(scaling.bias * scaling.temperature))
     test, baseline = figures["test"], figures["test"]["baseline_8x8_thumbnail"]
     before, after = test["before_calibration"], test["after_calibration"]
     c = test["confusion"]
     return f"""## Held-out children (test split), through the node's own code path
 
-95 % intervals: Wilson for shares, bootstrap over patients for AUC. A refused image counts as an error in both shares.
+95 % intervals: Wilson for shares, bootstrap over patients for AUC. For the model a refused image counts as an error
+in both shares; the baseline, which refuses nothing, is scored on the images that the model looked at.
 
 | | this model | ridge on an 8 x 8 thumbnail |
 |---|---|---|
@@ -86,7 +90,8 @@ proves little about another hospital.
 | without | {c["present_without"]} | {c["absent_without"]} | {c["refused_without"]} |
 
 Brier {before["brier"]} before and {after["brier"]} after calibration, ECE (15 bins) {before["ece_15_bins"]} and
-{after["ece_15_bins"]}. The calibration gives both classes equal weight: a probability of 0.5 is a child for whom the
+{after["ece_15_bins"]}. Each pass is calibrated as sigmoid(logit(score) / {scaling.temperature} + {scaling.bias}): the
+network's raw scores are shifted, a score of {neutral:.2f} speaks for neither class. The calibration gives both classes equal weight: a probability of 0.5 is a child for whom the
 picture speaks for neither, not the prevalence of any hospital."""
 
 
@@ -122,7 +127,7 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
     sd, mc = figures["test"]["sd"], manifest.uncertainty
     text = (
         f"## Uncertainty\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the test"
-        f" split: median {sd['median']}, 95th percentile {sd['p95']}; median {sd['median_where_right']} where the"
+        f" split: median {sd['median']}, 95th percentile {sd['p95']}, greatest {sd['greatest']}; median {sd['median_where_right']} where the"
         f" finding was right and {sd['median_where_wrong']} where it was wrong."
     )
     if "float16_weights" in figures:
@@ -134,8 +139,11 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
             f" {half['findings_changed']} findings and {half['refusals_changed']} refusals changed."
         )
     if "export_parity" in figures:
-        exact = figures["export_parity"]["fp32_against_torch"]["scores"]
-        text += f" The float32 graph's scores differ from torch's, on the same masks, by at most {exact:.1e}."
+        exact = figures["export_parity"]["fp32_against_torch"]
+        text += (
+            f" The float32 graph's scores differ from torch's, on the same masks and {exact['images']} test images, by"
+            f" at most {exact['scores']:.1e}."
+        )
     return text
 
 

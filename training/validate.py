@@ -94,6 +94,7 @@ def _test_figures(judged: Judged, splits: Splits) -> Figures:
         "sd": {
             "median": _median(sd),
             "p95": round(float(np.percentile(sd, 95)), 5),
+            "greatest": round(float(sd.max()), 5),
             "median_where_right": _median(sd[judged.present[looked] == (seen > 0.5)]),
             "median_where_wrong": _median(sd[judged.present[looked] != (seen > 0.5)]),
         },
