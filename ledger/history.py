@@ -7,6 +7,8 @@ from ledger.database import db_now
 from ledger.records import Event
 from ledger.tables import events
 
+_INSERT = events.insert().values(at=db_now())
+
 
 def note(
     connection: Connection,
@@ -18,9 +20,7 @@ def note(
 ) -> None:
     """Append one event. `text` is a sentence for a person; never a patient's name or id."""
     connection.execute(
-        events.insert().values(
-            study_uid=study_uid, name=name, text=text, instance_id=instance_id, job_id=job_id, at=db_now()
-        )
+        _INSERT, {"study_uid": study_uid, "name": name, "text": text, "instance_id": instance_id, "job_id": job_id}
     )
 
 

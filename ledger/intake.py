@@ -1,7 +1,14 @@
-"""Admission: one transaction holds the instance and its jobs, so nothing is received and then forgotten."""
+"""Admission: one transaction holds the instance and its jobs, so nothing is received and then forgotten.
 
-from sqlalchemy import Connection, and_, func, select, update
+The hottest transaction of the node: its statements are built once, because building them costs more than running them.
+"""
+
+from functools import cache
+
+from sqlalchemy import Connection, Insert, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from ledger.database import db_now
@@ -12,15 +19,47 @@ from ledger.tables import instances, jobs, studies
 
 HIGH_MESSAGE_PRIORITY = 1  # (0000,0700), PS3.7 9.3.1.1
 
+_KNOWN = (
+    select(instances.c.id, instances.c.sha256, instances.c.version)
+    .where(instances.c.sop_instance_uid == bindparam("sop_uid"))
+    .order_by(instances.c.version)
+)
+_INSERT = instances.insert().returning(instances.c.id)
+_FRESH = {"state": JobState.QUEUED, "queued_at": db_now(), "attempts": 0, "generation": 0, "reason": ""}
+_ANALYSIS = jobs.insert().values(
+    stage=Stage.ANALYSE,
+    due_at=db_now(),
+    study_uid=bindparam("for_study"),
+    instance_id=bindparam("for_instance"),
+    rank=bindparam("at_rank"),
+    **_FRESH,
+)
+_DUE_AT = db_now() + bindparam("after_s")
+_FINAL_REPORT = jobs.insert().values(
+    stage=Stage.REPORT,
+    report_kind=ReportKind.FINAL,
+    rank=2,
+    due_at=_DUE_AT,
+    study_uid=bindparam("for_study"),
+    **_FRESH,
+)
+_POSTPONE = (
+    update(jobs)
+    .where(
+        jobs.c.study_uid == bindparam("for_study"),
+        jobs.c.stage == Stage.REPORT,
+        jobs.c.report_kind == ReportKind.FINAL,
+        jobs.c.state == JobState.QUEUED,
+    )
+    .values(due_at=_DUE_AT)
+)
+_REOPEN = update(studies).where(studies.c.study_uid == bindparam("for_study")).values(completed_at=None, is_prior=False)
+
 
 def admit(connection: Connection, received: ReceivedInstance, complete_after_s: float) -> Admission:
     """Write what was received and queue what follows from it. The same bytes again change nothing."""
     _touch_study(connection, received)  # first: its row lock puts admissions of one study in a line
-    known = connection.execute(
-        select(instances.c.id, instances.c.sha256, instances.c.version)
-        .where(instances.c.sop_instance_uid == received.sop_instance_uid)
-        .order_by(instances.c.version)
-    ).all()
+    known = connection.execute(_KNOWN, {"sop_uid": received.sop_instance_uid}).all()
     for row in known:
         if row.sha256 == received.sha256:
             note(connection, received.study_instance_uid, "instance_resent", "The same bytes came again.", row.id)
@@ -34,48 +73,53 @@ def admit(connection: Connection, received: ReceivedInstance, complete_after_s: 
 
 
 def _touch_study(connection: Connection, received: ReceivedInstance) -> None:
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    moment = received.received_at.timestamp()
-    statement = insert(studies).values(
-        study_uid=received.study_instance_uid,
-        is_prior=received.disposition is Disposition.PRIOR,
-        first_received_at=moment,
-        last_received_at=moment,
-    )
     own = received.disposition is Disposition.OWN_RESULT  # our own echo is no news of the study
-    late = studies.c.last_received_at if own else statement.excluded.last_received_at
-    newest = (
-        func.max(late, studies.c.last_received_at)
-        if insert is sqlite_insert
-        else func.greatest(late, studies.c.last_received_at)
-    )
+    moment = received.received_at.timestamp()
     connection.execute(
-        statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_={"last_received_at": newest})
+        _touch(connection.dialect.name, own),
+        {
+            "study_uid": received.study_instance_uid,
+            "is_prior": received.disposition is Disposition.PRIOR,
+            "first_received_at": moment,
+            "last_received_at": moment,
+        },
     )
+
+
+@cache
+def _touch(dialect: str, own: bool) -> Insert:
+    """Insert the study, or move its time of last receipt on, never back."""
+    if dialect == "postgresql":
+        statement: PostgresqlInsert | SqliteInsert = postgresql_insert(studies)
+        newest = func.greatest(statement.excluded.last_received_at, studies.c.last_received_at)
+    else:
+        statement = sqlite_insert(studies)
+        newest = func.max(statement.excluded.last_received_at, studies.c.last_received_at)
+    values = {"last_received_at": studies.c.last_received_at if own else newest}
+    return statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_=values)
 
 
 def _insert_instance(connection: Connection, received: ReceivedInstance, version: int) -> int:
     row = connection.execute(
-        instances.insert()
-        .values(
-            study_uid=received.study_instance_uid,
-            series_uid=received.series_instance_uid,
-            sop_class_uid=received.sop_class_uid,
-            sop_instance_uid=received.sop_instance_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            modality=received.modality,
-            sha256=received.sha256,
-            size_bytes=received.size_bytes,
-            path=received.path,
-            disposition=received.disposition,
-            version=version,
-            calling_ae_title=received.calling_ae_title,
-            peer_address=received.peer_address,
-            association_id=received.association_id,
-            message_priority=received.message_priority,
-            received_at=received.received_at.timestamp(),
-        )
-        .returning(instances.c.id)
+        _INSERT,
+        {
+            "study_uid": received.study_instance_uid,
+            "series_uid": received.series_instance_uid,
+            "sop_class_uid": received.sop_class_uid,
+            "sop_instance_uid": received.sop_instance_uid,
+            "transfer_syntax_uid": received.transfer_syntax_uid,
+            "modality": received.modality,
+            "sha256": received.sha256,
+            "size_bytes": received.size_bytes,
+            "path": received.path,
+            "disposition": received.disposition,
+            "version": version,
+            "calling_ae_title": received.calling_ae_title,
+            "peer_address": received.peer_address,
+            "association_id": received.association_id,
+            "message_priority": received.message_priority,
+            "received_at": received.received_at.timestamp(),
+        },
     )
     return int(row.scalar_one())
 
@@ -96,28 +140,11 @@ def _note_receipt(connection: Connection, received: ReceivedInstance, instance_i
 
 
 def _queue(connection: Connection, received: ReceivedInstance, instance_id: int, complete_after_s: float) -> None:
-    fresh = {"state": JobState.QUEUED, "queued_at": db_now(), "attempts": 0, "generation": 0, "reason": ""}
-    study_uid = received.study_instance_uid
+    study = {"for_study": received.study_instance_uid}
     rank = 0 if received.message_priority == HIGH_MESSAGE_PRIORITY else 1
-    connection.execute(
-        jobs.insert().values(
-            stage=Stage.ANALYSE, study_uid=study_uid, instance_id=instance_id, rank=rank, due_at=db_now(), **fresh
-        )
-    )
-    connection.execute(
-        update(studies).where(studies.c.study_uid == study_uid).values(completed_at=None, is_prior=False)
-    )
-    waiting = and_(
-        jobs.c.study_uid == study_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.FINAL,
-        jobs.c.state == JobState.QUEUED,
-    )
-    # A postponed retry keeps its later time; the quiet period only ever moves the deadline back.
-    due_at = db_now() + complete_after_s
-    if connection.execute(update(jobs).where(waiting).values(due_at=due_at)).rowcount == 0:
-        connection.execute(
-            jobs.insert().values(
-                stage=Stage.REPORT, study_uid=study_uid, report_kind=ReportKind.FINAL, rank=2, due_at=due_at, **fresh
-            )
-        )
+    connection.execute(_ANALYSIS, study | {"for_instance": instance_id, "at_rank": rank})
+    connection.execute(_REOPEN, study)
+    # The quiet period begins anew with each image.
+    quiet = study | {"after_s": complete_after_s}
+    if connection.execute(_POSTPONE, quiet).rowcount == 0:
+        connection.execute(_FINAL_REPORT, quiet)
