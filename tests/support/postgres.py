@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,24 +24,36 @@ def _as_server_user(command: list[str]) -> list[str]:
     return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
 
 
+def _start(control: list[str], run: dict[str, Any]) -> int:
+    """Start the server on a port that was free a moment ago; another one, should somebody have taken it since."""
+    for attempts_left in (2, 1, 0):
+        port = free_port()
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=16MB"
+        started = subprocess.run(
+            _as_server_user([*control, "-o", options, "start"]), **(run | {"check": not attempts_left})
+        )
+        if started.returncode == 0:
+            return port
+    raise AssertionError("unreachable")
+
+
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
     """Start a server with its data below `folder` and yield the SQLAlchemy URL of its first database."""
     binaries = _binaries()
-    data, port = folder / "data", free_port()
+    data = folder / "data"
     if os.geteuid() == 0:
         for parent in [folder, *folder.parents]:
             if not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
         subprocess.run(["chown", "postgres", folder], check=True)
-    run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL}
+    run: dict[str, Any] = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL}
     subprocess.run(
         _as_server_user([str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]),
         **run,
     )
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=16MB"
     control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-    subprocess.run(_as_server_user([*control, "-o", options, "start"]), **run)
+    port = _start(control, run)
     try:
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
