@@ -2,18 +2,46 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from config import Settings
+from ledger.errors import OpenTriageError
 from ledger.ledger import Ledger
+from ledger.presence import is_there, place
 from ledger.store import Store
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """The ledger of this node over its prepared store. Raises LedgerUnavailable, OSError."""
-    store = Store(settings.node.state_dir / "store")
-    store.prepare()
-    return Ledger.open(settings.database_url, store)
+class NoLedger(OpenTriageError):
+    """The ledger that the settings name is not there, or cannot be spoken to; the text says what to do."""
+
+
+def open_ledger(settings: Settings, must_exist: bool = False) -> Ledger:
+    """The ledger of this node over its prepared store. `must_exist`: only when a node has made it; nothing is created.
+
+    Raises NoLedger, LedgerUnavailable, OSError.
+    """
+    with _driver_named():
+        if must_exist and not is_there(settings.database_url):
+            raise NoLedger(
+                f"no ledger at {place(settings.database_url)}: has a node run with these settings? "
+                "Is --config (or OPENTRIAGE_CONFIG) missing?"
+            )
+        return Ledger.open(settings.database_url, Store(settings.node.state_dir / "store"))
+
+
+@contextmanager
+def _driver_named() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise NoLedger(
+            "the ledger's URL is PostgreSQL, but psycopg is not installed: "
+            ".venv/bin/pip install --require-hashes -r requirements/postgres.txt"
+        ) from None
 
 
 def run_dir(settings: Settings) -> Path:

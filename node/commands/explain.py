@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from ledger.ledger import Ledger
-from ledger.records import ImageResult
+from ledger.records import DeliveryState, ImageResult
+from ledger.views import ObjectDelivery
+from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
-from node.wiring import open_ledger
+from node.triage_list import probability_words
 
 app = typer.Typer(add_completion=False)
 
@@ -19,7 +21,7 @@ def explain(
 ) -> None:
     """Print everything that happened to one study and why: what came, what each model said of each image with its
     numbers and thresholds, what was made of it, where it went, and every retry and refusal in between."""
-    ledger = open_ledger(settings_of(config))
+    ledger = existing_ledger(settings_of(config))
     events = ledger.events(study_uid)
     if not events:
         fail("this node has never received that study")
@@ -46,7 +48,7 @@ def _result_lines(result: ImageResult) -> list[str]:
     if result.reason:
         lines.append(f"{result.reason_code}: {result.reason}")
     lines += [
-        f"{finding.label}: probability {finding.probability:.3f} ± {finding.probability_sd:.3f}, "
+        f"{finding.label}: probability {probability_words(finding.probability)} ± {finding.probability_sd:.3f}, "
         f"mutual information {finding.mutual_information:.4f} nat, operating point {finding.operating_point:.3f}, "
         f"high {finding.high_operating_point:.3f}{', present' if finding.present else ''}"
         f"{', in doubt' if finding.in_doubt else ''}"
@@ -59,8 +61,14 @@ def _result_lines(result: ImageResult) -> list[str]:
 def _objects(ledger: Ledger, study_uid: str) -> None:
     out.print("\nReports", style="bold")
     for made in ledger.study_objects(study_uid):
-        where = "no destination"
-        if made.destination:
-            answer = f" 0x{made.status:04X}" if made.status is not None else ""
-            where = f"{made.destination}: {made.state}{answer} after {made.tries} tries {made.reason}".rstrip()
-        out.print(f"{made.report_kind} {made.kind} {made.sop_instance_uid}\n    {where}", markup=False)
+        out.print(f"{made.report_kind} {made.kind} {made.sop_instance_uid}\n    {_where(made)}", markup=False)
+
+
+def _where(made: ObjectDelivery) -> str:
+    if made.destination is None:
+        return "no destination"
+    if made.tries == 0 and made.state is DeliveryState.WAITING:
+        return f"{made.destination}: waiting, no answer yet {made.reason}".rstrip()
+    answer = f" 0x{made.status:04X}" if made.status is not None else ""
+    tries = "1 try" if made.tries == 1 else f"{made.tries} tries"
+    return f"{made.destination}: {made.state}{answer} after {tries} {made.reason}".rstrip()
