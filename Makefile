@@ -12,7 +12,7 @@ ARGS ?=
 .PHONY: help demo test test-train check format peers lock bench-inference bench-node clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-in PACS (ARGS="PATH..." for your own)
 	@$(VENV)/bin/opentriage demo $(ARGS)
@@ -50,6 +50,7 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" "$$@"; }; \
 	lock --extra cpu -o requirements/cpu.txt; \
 	lock --extra gpu -o requirements/gpu.txt; \
+	lock --extra cpu --extra postgres -o requirements/postgres.txt; \
 	lock --extra cpu --extra dev --extra postgres -o requirements/dev.txt; \
 	lock --extra cpu --extra dev --extra train -o requirements/train.txt
 

@@ -1,5 +1,7 @@
 """What is installed is what is here."""
 
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -31,6 +33,23 @@ def test_both_onnx_runtimes_are_never_pinned_together() -> None:
 
 
 def test_the_node_runs_without_torch() -> None:
-    for name in ("cpu.txt", "gpu.txt", "dev.txt"):
+    for name in ("cpu.txt", "gpu.txt", "postgres.txt", "dev.txt"):
         names = {line.split("==")[0] for line in (ROOT / "requirements" / name).read_text().splitlines()}
         assert not names & {"torch", "torchvision"}, name
+
+
+def test_postgres_adds_its_driver_to_the_node_and_changes_nothing_else() -> None:
+    cpu, postgres = (
+        {line for line in (ROOT / "requirements" / name).read_text().splitlines() if "==" in line}
+        for name in ("cpu.txt", "postgres.txt")
+    )
+    assert cpu <= postgres
+    assert {line.split("==")[0] for line in postgres - cpu} == {"psycopg", "psycopg-binary"}
+
+
+def test_make_lists_every_goal_apart_from_its_words() -> None:
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(listed) > 8
+    columns = {match.start(1) for line in listed if (match := re.match(r"  make [a-z-]+ {2,}(\S)", line))}
+    assert len(columns) == 1
+    assert all(re.match(r"  make [a-z-]+ {2,}\S", line) for line in listed)
