@@ -7,13 +7,16 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from ledger.errors import RetryableError
+from sr_writer.statuses import class_name
 
 MAX_CONTEXTS = 126  # PS3.8 9.3.2.2: odd identifiers 1 to 255, less a few
 CALLING_AE_TITLE = "OPENTRIAGE"
+REASONS = {1: "the user there refuses it", 3: "this class is not supported", 4: "this transfer syntax is not supported"}
 _config.STORE_SEND_CHUNKED_DATASET = True  # the file's bytes, not a data set written anew
 
 
@@ -108,21 +111,27 @@ def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 def _associate(items: Sequence[Item], peer: Peer) -> Association:
+    """An association with the contexts these files need, perhaps none accepted. Raises NoAssociation."""
     ae = AE(ae_title=CALLING_AE_TITLE)
     for sop_class_uid, transfer_syntax_uid in dict.fromkeys((i.sop_class_uid, i.transfer_syntax_uid) for i in items):
         ae.add_requested_context(sop_class_uid, transfer_syntax_uid)
     assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
     if assoc.is_rejected:
         raise NoAssociation(f"{peer.ae_title} at {peer.host}:{peer.port} rejected the association: check the AE titles")
-    if not assoc.is_established:
+    if not assoc.is_established and not assoc.rejected_contexts:
         raise NoAssociation(f"nobody answers at {peer.host}:{peer.port}, or the association was aborted")
     return assoc
 
 
 def _send_group(items: Sequence[Item], peer: Peer, on_sent: Callable[[Sent], None]) -> None:
     assoc = _associate(items, peer)
+    refused = {(str(c.abstract_syntax), str(c.transfer_syntax[0])): c.result for c in assoc.rejected_contexts}
     try:
         for item in items:
+            context = (item.sop_class_uid, item.transfer_syntax_uid)
+            if context in refused:
+                on_sent(Sent(item.path, None, _refusal(item, peer, refused[context])))
+                continue
             if not assoc.is_established:
                 on_sent(Sent(item.path, None, "the association ended before this file"))
                 continue
@@ -130,6 +139,13 @@ def _send_group(items: Sequence[Item], peer: Peer, on_sent: Callable[[Sent], Non
     finally:
         if assoc.is_established:
             assoc.release()
+
+
+def _refusal(item: Item, peer: Peer, result: int | None) -> str:
+    """A sentence for a presentation context that was not accepted (PS3.8 9.3.3.2)."""
+    why = REASONS.get(result or 0, "no reason given")
+    what = f"{class_name(item.sop_class_uid)} in {UID(item.transfer_syntax_uid).name}"
+    return f"{peer.ae_title} at {peer.host}:{peer.port} does not accept {what}: {why}"
 
 
 def _store(assoc: Association, item: Item) -> Sent:
