@@ -37,13 +37,13 @@ def settings_of(config: Path | None) -> Settings:
 
 def usage_error(text: str) -> NoReturn:
     """Say what was wrong with the command and exit with 2."""
-    err.print(text, style="bold red", markup=False)
+    err.print(text, style="bold red", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_USAGE)
 
 
 def fail(text: str) -> NoReturn:
     """Say what could not be done and exit with 1."""
-    err.print(text, style="bold red", markup=False)
+    err.print(text, style="bold red", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_FAILED)
 
 

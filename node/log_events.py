@@ -3,6 +3,7 @@
 from typing import Final
 
 NODE_STARTING: Final = "node_starting"
+NODE_WAITING: Final = "node_waiting"  # another node holds the state folder
 NODE_READY: Final = "node_ready"
 NODE_STOPPING: Final = "node_stopping"
 NODE_STOPPED: Final = "node_stopped"
@@ -14,6 +15,7 @@ ROLE_STOPPING: Final = "role_stopping"
 ROLE_DIED: Final = "role_died"
 ROLE_KILLED: Final = "role_killed"
 ROLE_FAILED: Final = "role_failed"
+CANNOT_LISTEN: Final = "cannot_listen"
 VOLUME_FAILED: Final = "volume_failed"
 
 JOB_DONE: Final = "job_done"

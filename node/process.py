@@ -13,6 +13,7 @@ from node import log_events
 PARENT_PIPE = "OPENTRIAGE_PARENT_PIPE"  # set: standard input is a pipe that closes when the parent dies
 LOCK_FD = "OPENTRIAGE_LOCK_FD"  # the descriptor of the node's lock (node/lock.py)
 EXIT_VOLUME_FAILED = 74  # sysexits.h EX_IOERR: the supervisor stops everything and reconciles
+EXIT_CANNOT_LISTEN = 69  # sysexits.h EX_UNAVAILABLE: the supervisor tries a few times, then says why
 EXIT_USAGE = 2
 
 

@@ -21,14 +21,16 @@ from ledger.ledger import Ledger
 from node import log_events, notices
 from node.counters import COUNTERS, clear_counters, counters_dir, forget_process
 from node.echo import own_echo, receive_address
+from node.listening import listen
 from node.lock import alone
 from node.logging import describe
-from node.process import EXIT_VOLUME_FAILED, LOCK_FD, PARENT_PIPE, stop_on_signals
+from node.process import EXIT_CANNOT_LISTEN, EXIT_VOLUME_FAILED, LOCK_FD, PARENT_PIPE, stop_on_signals
 from node.roles import ROLES
 from node.wiring import open_ledger, owner_prefix
 
 STOP_ORDER = ("receive", "analyse", "report", "deliver", "web")
 BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
+LISTEN_ATTEMPTS = 3
 TICK_S = 0.1
 
 
@@ -41,6 +43,12 @@ class Child:
     started_at: float = 0.0
     backoff_s: float = BACKOFF_FIRST_S
     start_at: float = 0.0
+    deaths: int = 0
+    refused: int = 0  # deaths because its address could not be had
+
+    @property
+    def never_listened(self) -> bool:
+        return self.deaths == self.refused >= LISTEN_ATTEMPTS
 
     @property
     def alive(self) -> bool:
@@ -59,9 +67,12 @@ class Supervisor:
     _lock: int = -1
 
     def run(self) -> int:
-        """The exit status: 0 after an orderly stop, 1 when a child had to be killed or the node never got ready."""
+        """The exit status: 0 after an orderly stop, 1 when a child had to be killed.
+
+        Raises NotAlone, and CannotListen when a role's address could not be had from the start.
+        """
         self.stop = stop_on_signals()
-        self._lock = alone(self.settings, wait_s=self.settings.node.stop_grace_s + 5.0)
+        self._lock = alone(self.settings, self.settings.node.stop_grace_s + 5.0, self.stop)
         log = structlog.get_logger()
         log.info(log_events.NODE_STARTING, pid=os.getpid(), state_dir=str(self.settings.node.state_dir))
         clean = True
@@ -96,6 +107,8 @@ class Supervisor:
                     continue
                 if child.process is not None and self._mourn(child) == EXIT_VOLUME_FAILED:
                     return
+                if child.never_listened:
+                    self._try_to_listen(child.role)
                 if child.process is None and time.monotonic() >= child.start_at:
                     self._start(child)
 
@@ -113,6 +126,8 @@ class Supervisor:
         """Note a death, give its leases back at once, and plan the restart."""
         assert child.process is not None
         status, pid = child.process.returncode, child.process.pid
+        child.deaths += 1
+        child.refused += status == EXIT_CANNOT_LISTEN
         if time.monotonic() - child.started_at > HEALTHY_AFTER_S:
             child.backoff_s = BACKOFF_FIRST_S
         child.process, child.start_at = None, time.monotonic() + child.backoff_s
@@ -122,6 +137,11 @@ class Supervisor:
         forget_process(self.settings, pid)
         self._free_leases(child.role, pid)
         return status
+
+    def _try_to_listen(self, role: str) -> None:
+        """What the role could not: raises CannotListen, unless the address has become free meanwhile."""
+        wanted = self.settings.web if role == "web" else self.settings.receive
+        listen(wanted.host, wanted.port).close()
 
     def _free_leases(self, role: str, pid: int) -> None:
         assert self._ledger is not None

@@ -8,7 +8,8 @@ from config import Settings
 from ledger.errors import OpenTriageError
 from ledger.store import VolumeFailed
 from node import log_events
-from node.process import EXIT_VOLUME_FAILED
+from node.listening import CannotListen
+from node.process import EXIT_CANNOT_LISTEN, EXIT_VOLUME_FAILED
 
 ROLES = ("receive", "analyse", "report", "deliver", "web")
 
@@ -20,6 +21,9 @@ def run_role(role: str, settings: Settings) -> int:
     except VolumeFailed as error:
         structlog.get_logger().critical(log_events.VOLUME_FAILED, exc_info=error)
         return EXIT_VOLUME_FAILED
+    except CannotListen as error:
+        structlog.get_logger().error(log_events.CANNOT_LISTEN, reason=str(error))
+        return EXIT_CANNOT_LISTEN
     except OpenTriageError as error:
         structlog.get_logger().critical(log_events.ROLE_FAILED, exc_info=error)
         return 1

@@ -4,6 +4,7 @@ import structlog
 
 from config import Settings
 from node import log_events, notices
+from node.listening import cannot_listen
 from node.process import EXIT_VOLUME_FAILED, exit_at_latest, stop_on_signals
 from node.wiring import open_ledger
 from scp.receiver import Receiver
@@ -17,7 +18,10 @@ def run(settings: Settings) -> int:
     exit_at_latest(stop, settings.node.stop_grace_s)
     ledger = open_ledger(settings)
     receiver = Receiver(settings, ledger)
-    receiver.start()
+    try:
+        receiver.start()
+    except OSError as error:
+        raise cannot_listen(settings.receive.host, settings.receive.port, error) from error
     host, port = receiver.address
     notices.publish(settings, "receive", host=host, port=port)
     structlog.get_logger().info(log_events.ROLE_STARTED, host=host, port=port, ae_title=settings.receive.ae_title)

@@ -1,6 +1,7 @@
 """The node as processes: ready after its own C-ECHO, whole after a kill, gone when told, never two on one folder."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from node import notices
 from node.echo import own_echo
+from node.supervisor import LISTEN_ATTEMPTS
 from tests.support.peers import REFUSED_CONNECTIONS
 from tests.support.realdata import ROOT
 from tests.support.running import START_WITHIN_S, RunningNode
@@ -52,7 +54,26 @@ def _second_node_is_refused(node: RunningNode) -> None:
     command = [sys.executable, "-m", "node.cli", "serve", "--config", str(short)]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 1
+    (waiting,) = [line for line in second.stderr.splitlines() if "node_waiting" in line]
+    assert "waiting up to 5.1 s" in waiting
     assert "another node is running" in second.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("role", ["receive", "web"])
+def test_a_port_that_is_taken_ends_the_node_with_one_sentence(role: str, tmp_path: Path) -> None:
+    node = RunningNode(tmp_path, extra=f"[look]\nmodels_dir = {str(tmp_path)!r}\n")
+    port = node.port if role == "receive" else node.web_port
+    with socket.create_server(("127.0.0.1", port)):
+        command = [sys.executable, "-m", "node.cli", "serve", "--config", str(node.config)]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 1, ended.stderr
+    sentence = f"port {port} on 127.0.0.1 is taken: another program, or another node, listens there"
+    lines = ended.stderr.splitlines()
+    assert lines[-1] == f"cannot start: {sentence}"
+    assert len([line for line in lines if '"cannot_listen"' in line and sentence in line]) == LISTEN_ATTEMPTS
+    assert "Traceback" not in ended.stderr
+    assert ".py" not in "".join(line for line in lines if '"cannot_listen"' in line)
 
 
 def _dead_role_comes_back(node: RunningNode) -> None:
