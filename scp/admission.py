@@ -260,6 +260,8 @@ class AdmissionSink:
             "association_id": self._request.association.association_id,
             "size_bytes": self._size_bytes,
         }
+        if outcome is AdmissionOutcome.UID_CONFLICT:
+            log.warning("uid_conflict", **facts)
         if answer.is_success:
             log.debug("instance_received", outcome=outcome, **facts)
             return

@@ -55,6 +55,11 @@ class InstanceSink(Protocol):
 Begin = Callable[[StoreRequest], InstanceSink]
 
 
+def printable(ae_title: str) -> str:
+    """A stranger's AE title for the log: at most 16 characters of printable ASCII, the others as "?"."""
+    return "".join(c if " " <= c <= "~" else "?" for c in ae_title[:16]).strip()
+
+
 class Refusal(Enum):
     """Why an association is rejected: (result, source, reason) of PS3.8 9.3.4."""
 

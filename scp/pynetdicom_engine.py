@@ -18,7 +18,7 @@ from pynetdicom.transport import AddressInformation, AssociationServer, RequestH
 
 from config.settings import ReceiveSettings
 from scp import command_set, metrics, part10
-from scp.engine import AssociationFacts, AssociationPolicy, Begin, InstanceSink, StoreRequest
+from scp.engine import AssociationFacts, AssociationPolicy, Begin, InstanceSink, StoreRequest, printable
 from scp.pynetdicom_parts import BoundedSocket, MonotonicTimer, StoreMessage, StreamingDimse, tune
 
 log = structlog.get_logger()
@@ -103,7 +103,13 @@ class PynetdicomEngine:
         if refusal is None:
             return True
         metrics.ASSOCIATIONS_REJECTED.labels(refusal.name.lower()).inc()
-        log.warning("association_rejected", reason=refusal.name.lower(), peer=association.peer_address)
+        log.warning(
+            "association_rejected",
+            reason=refusal.name.lower(),
+            calling_ae_title=printable(request.calling_ae_title or ""),
+            called_ae_title=printable(request.called_ae_title or ""),
+            peer=association.peer_address,
+        )
         association.acse.send_reject(*refusal.value)
         return False
 

@@ -87,7 +87,10 @@ def test_a_resend_restores_a_file_that_was_lost(node: Receiving) -> None:
 
 def test_other_bytes_under_the_same_uid_are_kept_beside_the_first(node: Receiving) -> None:
     first, second = big(), big(Manufacturer="Corrected")
-    assert send(node, first).status == send(node, second).status == 0
+    with capture_logs() as logs:
+        assert send(node, first).status == send(node, second).status == 0
+    (warned,) = [entry for entry in logs if entry["event"] == "uid_conflict"]
+    assert (warned["log_level"], warned["sop_instance_uid"]) == ("warning", UID)
     assert node.find(UID, first)
     assert node.find(UID, second)
     assert len(node.files()) == 2

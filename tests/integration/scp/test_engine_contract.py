@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 
 import pydicom
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.encoded import CT, data_set, element
 from tests.support.peers import need
@@ -61,9 +62,11 @@ def test_a_stranger_is_rejected(
     start: StartReceiving, settings: dict[str, object], called: str, calling: str, triple: tuple[int, int, int]
 ) -> None:
     node = start(**settings)
-    with pytest.raises(Rejected) as caught:
+    with capture_logs() as logs, pytest.raises(Rejected) as caught:
         RawScu(node.address, called=called, calling=calling)
     assert caught.value.triple == triple
+    (told,) = [entry for entry in logs if entry["event"] == "association_rejected"]
+    assert (told["calling_ae_title"], told["called_ae_title"], told["peer"]) == (calling, called, "127.0.0.1")
 
 
 def test_an_allowed_calling_title_is_accepted(start: StartReceiving) -> None:

@@ -5,7 +5,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from config.settings import ReceiveSettings
 from scp.contexts import negotiation_table, storage_classes, transfer_syntaxes
-from scp.engine import AssociationPolicy, Refusal
+from scp.engine import AssociationPolicy, Refusal, printable
 
 LE = "1.2.840.10008.1.2"
 
@@ -86,3 +86,17 @@ def test_every_transfer_syntax_of_the_dictionary_is_accepted_or_left_out_on_purp
     jpip = {LE + f".4.{n}" for n in (94, 95, 204, 205)}
     not_files = {LE + ".6.1", LE + ".6.2", LE + ".7.1", LE + ".7.2", LE + ".7.3", "1.2.840.10008.1.20"}
     assert known - everything == jpip | not_files
+
+
+@pytest.mark.parametrize(
+    ("title", "logged"),
+    [
+        ("CT1", "CT1"),
+        ("  CT1  ", "CT1"),
+        ('A"\n{x}\x1b[31m\x00', 'A"?{x}?[31m?'),
+        ("É" * 3, "???"),
+        ("X" * 40, "X" * 16),
+    ],
+)
+def test_a_strangers_title_is_logged_in_printable_ascii(title: str, logged: str) -> None:
+    assert printable(title) == logged
