@@ -8,6 +8,7 @@ from rich.table import Table
 
 from config.settings import LookSettings
 from inference.errors import PackageError
+from inference.manifest import Reads
 from inference.package import default_models_dir, find_packages, load_packages
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
@@ -29,20 +30,25 @@ def list_packages(config: ConfigOption = None) -> None:
         fail(str(error))
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "version", "finds", "reads", "licence of weights", "digest"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "version", "digest"))
     for package in packages:
         manifest = package.manifest
-        reads = manifest.reads
-        ages = f", ages {reads.ages_years[0]:g} to {reads.ages_years[1]:g}" if reads.ages_years else ""
         table.add_row(
             manifest.name,
             manifest.version,
             ", ".join(label.label for label in manifest.labels),
-            f"{'/'.join(reads.modalities)} {'/'.join(reads.body_parts)}{ages}",
+            _reads(manifest.reads),
             manifest.licence.weights + (", non-commercial" if manifest.licence.non_commercial else ""),
             package.digest[:16],
         )
     out.print(table)
+
+
+def _reads(reads: Reads) -> str:
+    what = f"{'/'.join(reads.modalities)} {'/'.join(reads.body_parts)}"
+    if reads.ages_years is None:
+        return what
+    return f"{what}, {reads.ages_years[0]:g} to below {reads.ages_years[1]:g} years"
 
 
 @app.command("verify")

@@ -1,6 +1,7 @@
 """The command line says what is wrong, in words, and with the promised exit status."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from node.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
+from tests.support.packages import write_package
 from tests.support.peers import REFUSED_CONNECTIONS, free_port
 
 runner = CliRunner()
@@ -145,3 +147,13 @@ def test_send_to_nobody_says_so(tmp_path: Path) -> None:
     result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])
     assert result.exit_code == 1
     assert "nobody answers" in result.output
+
+
+def test_models_list_fits_a_terminal_and_says_ages_in_years(tmp_path: Path) -> None:
+    write_package(tmp_path / "models", "chest-pneumonia")
+    config = settings_file(tmp_path, f"[look]\nmodels_dir = {json.dumps(str(tmp_path / 'models'))}\n")
+    result = runner.invoke(app, ["models", "list", "-c", str(config)], env={"COLUMNS": "80"})
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("chest-pneumonia ") for line in lines)
+    assert re.search(r"1 to below 6 *\n? *years", result.output)
