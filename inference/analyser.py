@@ -119,7 +119,7 @@ class Analyser:
         try:
             self._look(item, child)
         except CannotLook as refusal:
-            item.results.append(self._refused(item, None, refusal))
+            item.results.append(self._unread(item, refusal))
         except Exception as error:  # the thread's loop top: one instance's trouble is its own
             log.exception("look_failed", error=type(error).__name__)
             item.results.append(self._failed(item, None))
@@ -130,6 +130,7 @@ class Analyser:
         return item
 
     def _look(self, item: _Prepared, child: DecodeChild) -> None:
+        """Raises CannotLook when the header cannot be read: then nobody knows whether a model is meant for it."""
         source = item.source
         item.facts = child.look(source.path, source.as_kind, source.age_years)
         routing = route(item.facts, self._packages)
@@ -255,6 +256,10 @@ class Analyser:
 
     def _not_applicable(self, item: _Prepared, why: NotMeantFor) -> ImageResult:
         return self._result(item, None, ResultStatus.NOT_APPLICABLE, why.reason, why.reason_code, None)
+
+    def _unread(self, item: _Prepared, refusal: CannotLook) -> ImageResult:
+        not_assessed = TriagePriority.NOT_ASSESSED
+        return self._result(item, None, ResultStatus.FAILED, refusal.reason, refusal.reason_code, not_assessed)
 
     def _failed(self, item: _Prepared, package: Package | None) -> ImageResult:
         reason = "The node failed on this image; its log says why."

@@ -60,8 +60,9 @@ class Look:
             return self._dicom_facts()
         if kind == "picture" and self.as_kind == "chest-xray":
             return self._picture_facts()
-        hint = " (PNG and JPEG need --as chest-xray)" if kind == "picture" else ""
-        raise CannotLook("unreadable", f"The file is not DICOM{hint}.")
+        if kind == "picture":
+            raise CannotLook("unreadable", "The file is not DICOM (PNG and JPEG need --as chest-xray).")
+        raise CannotLook("unreadable", "No Part 10 header: the file is not DICOM, or lacks its preamble and 'DICM'.")
 
     def _dicom_facts(self) -> HeaderFacts:
         seen_pixels: list[int] = []
@@ -77,6 +78,8 @@ class Look:
             facts = read_header(ds, self.tables)
         except BUGS as error:
             raise CannotLook("unreadable", "The file cannot be read as DICOM.") from error
+        if not ds.file_meta and facts.sop_class_uid is None:  # bytes after DICM that mean nothing
+            raise CannotLook("unreadable", "The file cannot be read as DICOM.")
         return HeaderFacts(**{**facts.to_json(), "has_pixels": bool(seen_pixels)})
 
     def _picture_facts(self) -> HeaderFacts:

@@ -12,6 +12,9 @@ from pydicom.dataset import Dataset
 
 from config.settings import DecideSettings
 from inference.analyser import Analyser, Source
+from inference.errors import CannotLook
+from inference.header import HeaderFacts
+from inference.sandbox import DecodeChild
 from ledger.records import ImageResult, ResultStatus, TriagePriority
 from ledger.store import Store
 from tests.integration.inference.conftest import MakeAnalyser
@@ -146,10 +149,52 @@ def test_a_bomb_in_a_batch_costs_one_instance(make_analyser: MakeAnalyser, tmp_p
         [Source(good), Source(bomb(tmp_path / "bomb.dcm")), Source(tmp_path / "text"), Source(good)]
     )
     results = [entry.results[0] for entry in looked]
-    assert [result.status.value for result in results] == ["analysed", "not_assessed", "not_assessed", "analysed"]
+    assert [result.status.value for result in results] == ["analysed", "not_assessed", "failed", "analysed"]
     assert [looked[2].study_instance_uid, results[2].reason_code, results[2].model] == [None, "unreadable", None]
     assert results[1].reason_code in ("decode_limit", "pixel_length")
     assert results[1].priority is TriagePriority.NOT_ASSESSED
+
+
+def headerless(path: Path) -> None:
+    """A data set as it would come over the network: no preamble, no 'DICM', no group 0002."""
+    path.write_bytes(write(make_dx(BRIGHT), path).read_bytes()[132:])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_text("hello " * 100), "No Part 10 header"),
+        (lambda path: path.write_bytes(bytes(range(256)) * 40), "No Part 10 header"),
+        (headerless, "lacks its preamble and 'DICM'"),
+        (lambda path: path.write_bytes(b""), "No Part 10 header"),
+        (lambda path: path.write_bytes(bytes(128) + b"DICM" + b"\xff" * 900), "cannot be read"),
+        (lambda path: path.write_bytes(bytes(128) + b"DICM" + b"hello world " * 50), "cannot be read"),
+        (lambda path: Image.new("L", (300, 300)).save(path, "PNG"), "need --as chest-xray"),
+    ],
+    ids=["text", "bytes", "no preamble", "empty", "garbage", "words", "picture"],
+)
+def test_what_has_no_readable_header_failed_and_no_model_is_said_to_be_meant_for_it(
+    make_analyser: MakeAnalyser, tmp_path: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    make(tmp_path / "x")
+    (looked,) = make_analyser().analyse([Source(tmp_path / "x")])
+    (result,) = looked.results
+    assert (looked.study_instance_uid, looked.series_instance_uid, looked.sop_instance_uid) == (None, None, None)
+    assert (result.status, result.priority) == (ResultStatus.FAILED, TriagePriority.NOT_ASSESSED)
+    assert (result.model, result.findings, result.recommendations) == (None, (), ())
+    assert reason in result.reason
+
+
+def test_a_header_that_breaks_the_limits_failed(
+    make_analyser: MakeAnalyser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_time(child: DecodeChild, *request: object) -> HeaderFacts:
+        raise CannotLook("decode_limit", "Decoding took longer than this node allows.")
+
+    monkeypatch.setattr(DecodeChild, "look", out_of_time)
+    (result,) = analyse(make_analyser(), tmp_path, make_dx(BRIGHT))
+    assert (result.status, result.reason_code) == (ResultStatus.FAILED, "decode_limit")
+    assert (result.priority, result.recommendations) == (TriagePriority.NOT_ASSESSED, ())
 
 
 def test_an_image_gets_the_same_numbers_in_any_company(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
