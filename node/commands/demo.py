@@ -1,5 +1,6 @@
 """`opentriage demo`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -104,4 +105,10 @@ def _print_places(shown: Demo) -> None:
     for picture in shown.overlays():
         out.print(f"Overlay:            {picture}", markup=False)
     out.print(f"Node's log:         {shown.log}", markup=False)
-    out.print(f"Try:                opentriage worklist --config {shown.config}", markup=False)
+    out.print(f"Try:                {_program()} worklist --config {shown.config}", markup=False)
+
+
+def _program() -> str:
+    """How to call this program again: by its path, for nobody has activated the environment."""
+    path = Path(sys.executable).with_name("opentriage")
+    return str(path) if path.is_file() else f"{sys.executable} -m node.cli"

@@ -1,5 +1,7 @@
 """The demonstration shows what a real PACS would get, and says clearly when it cannot."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,9 @@ def test_the_users_own_files_go_all_the_way_and_come_back(
     assert "not taken" in result.output
     assert "contains: " in result.output  # the tree of one report
     assert "Invented" not in result.output
+    (tried,) = [line.removeprefix("Try:").split() for line in result.output.splitlines() if line.startswith("Try:")]
+    listed = subprocess.run(tried, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert old.StudyInstanceUID in listed.stdout, listed.stderr
     (picture,) = (tmp_path / "demo").glob("overlay-*.png")
     with Image.open(picture) as opened:
         assert opened.mode == "RGB"
