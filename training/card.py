@@ -91,8 +91,9 @@ proves little about another hospital.
 
 Brier {before["brier"]} before and {after["brier"]} after calibration, ECE (15 bins) {before["ece_15_bins"]} and
 {after["ece_15_bins"]}. Each pass is calibrated as sigmoid(logit(score) / {scaling.temperature} + {scaling.bias}): the
-network's raw scores are shifted, a score of {neutral:.2f} speaks for neither class. The calibration gives both classes equal weight: a probability of 0.5 is a child for whom the
-picture speaks for neither, not the prevalence of any hospital."""
+network's raw scores are shifted, a score of {neutral:.2f} speaks for neither class. The calibration gives both classes
+equal weight: a probability of 0.5 is a child for whom the picture speaks for neither, not the prevalence of any
+hospital."""
 
 
 def _refused(figures: Figures) -> str:
@@ -127,8 +128,8 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
     sd, mc = figures["test"]["sd"], manifest.uncertainty
     text = (
         f"## Uncertainty\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the test"
-        f" split: median {sd['median']}, 95th percentile {sd['p95']}, greatest {sd['greatest']}; median {sd['median_where_right']} where the"
-        f" finding was right and {sd['median_where_wrong']} where it was wrong."
+        f" split: median {sd['median']}, 95th percentile {sd['p95']}, greatest {sd['greatest']}; median"
+        f" {sd['median_where_right']} where the finding was right and {sd['median_where_wrong']} where it was wrong."
     )
     if "float16_weights" in figures:
         half = figures["float16_weights"]

@@ -6,9 +6,9 @@ import typer
 
 from config import Settings
 from ledger.ledger import Ledger
+from node.asking import existing_ledger
 from node.console import ConfigOption, err, fail, settings_of, usage_error
 from node.stranded import redirect_words
-from node.wiring import open_ledger
 
 app = typer.Typer(add_completion=False)
 
@@ -33,7 +33,7 @@ def release(
     settings = settings_of(config)
     if (old is None) != (new is None) or (job is not None and old is not None):
         usage_error("give a JOB, or both --from and --to, or nothing to list the parked jobs")
-    ledger = open_ledger(settings)
+    ledger = existing_ledger(settings)
     if old is not None and new is not None:
         _redirect(ledger, settings, old, new)
     elif job is not None:

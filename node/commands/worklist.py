@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.records import WorklistEntry
+from node.asking import existing_ledger
 from node.console import ConfigOption, JsonOption, err, out, settings_of
 from node.triage_list import STYLES, delivery_words, finding_words, priority_word, start_of_day
-from node.wiring import open_ledger
 
 app = typer.Typer(add_completion=False)
 
@@ -24,7 +24,7 @@ def worklist(
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the studies that no model is meant for.")] = False,
 ) -> None:
     """Print the triage list of the day, most urgent first. Studies are named by their UID, never by a person."""
-    ledger = open_ledger(settings_of(config))
+    ledger = existing_ledger(settings_of(config))
     entries = ledger.worklist(start_of_day() - timedelta(days=days), hidden)
     if as_json:
         for entry in entries:

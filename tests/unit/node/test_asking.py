@@ -79,3 +79,11 @@ def test_explain_counts_tries_as_people_do_and_claims_no_certainty(tmp_path: Pat
     ledger.record_delivery(deliver, DeliveryOutcome(made.object_id, DeliveryState.WAITING, 0xA700, "It is full."))
     ledger.close()
     assert "waiting 0xA700 after 1 try It is full." in explain(config, received.study_instance_uid).output
+
+
+@pytest.mark.parametrize("command", [["worklist"], ["release"], ["release", "5"], ["explain", "1.2.3"]])
+def test_no_question_makes_a_ledger(tmp_path: Path, command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "-c", str(site(tmp_path))])
+    assert result.exit_code == 1
+    assert "no ledger at" in one_line(result.output)
+    assert not (tmp_path / "state").exists()
