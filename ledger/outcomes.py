@@ -144,9 +144,10 @@ def statement_of(said: Sequence[ImageResult], priority: TriagePriority) -> str:
 
 
 def _presence(finding: Finding) -> str:
-    if finding.in_doubt:
-        return "undetermined"
-    return "present" if finding.present else "absent"
+    """As the reports code it: present stays present however much the passes disagree."""
+    if finding.present:
+        return "present"
+    return "undetermined" if finding.in_doubt else "absent"
 
 
 def _last_report(connection: Connection, study_uid: str) -> Row[Any] | None:

@@ -1,0 +1,38 @@
+"""When two reports say the same, the second is not sent."""
+
+import pytest
+
+from ledger.outcomes import statement_of
+from ledger.records import ImageResult, TriagePriority
+from tests.support.records import judged, refused
+
+HIGH, MEDIUM, LOW = TriagePriority.HIGH, TriagePriority.MEDIUM, TriagePriority.LOW
+
+
+def said(*results: ImageResult, priority: TriagePriority = MEDIUM) -> str:
+    return statement_of(results, priority)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((judged(MEDIUM, 0.6),), (judged(MEDIUM, 0.7),)),  # another number is no other finding
+        ((judged(MEDIUM, 0.6, in_doubt=True),), (judged(MEDIUM, 0.6),)),  # reports code both as Present
+        ((judged(MEDIUM, 0.6),), (judged(MEDIUM, 0.6), judged(LOW, 0.1))),  # present in one image is present
+    ],
+)
+def test_the_same_presence_is_the_same_statement(one: tuple[ImageResult, ...], other: tuple[ImageResult, ...]) -> None:
+    assert said(*one) == said(*other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        said(judged(MEDIUM, 0.6), priority=HIGH),
+        said(judged(LOW, 0.1)),
+        said(judged(LOW, 0.45, in_doubt=True)),
+        said(judged(MEDIUM, 0.6), refused()),
+    ],
+)
+def test_another_priority_presence_or_judgement_is_another_statement(other: str) -> None:
+    assert said(judged(MEDIUM, 0.6)) != other
