@@ -21,6 +21,7 @@ test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need 
 	@$(VENV)/bin/python -m pytest --ignore tests/train $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
+	@$(TRAIN_VENV)/bin/mypy -p training
 	@$(TRAIN_VENV)/bin/python -m pytest -m train tests/train $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, layers, spelling

@@ -12,10 +12,18 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 MAX_TEXT = 1024
 MAX_ITEMS = 64
 TEXT_VRS = frozenset({"CS", "LO", "SH", "UI", "AS", "DA", "ST", "LT", "UC", "PN", "DS", "IS"})
+
+
+# What pydicom raises while it converts an element, or another element it needs for that.
+UNREADABLE = (
+    ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, OverflowError, NotImplementedError,
+    RecursionError, BytesLengthException, struct.error,
+)  # fmt: skip
 
 
 class MalformedElement(ValueError):
@@ -114,7 +122,7 @@ def items(ds: Dataset, keyword: str) -> list[Dataset]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             value = ds[_tag(keyword)].value
-    except (ValueError, TypeError, KeyError, AttributeError, EOFError, NotImplementedError, struct.error):
+    except UNREADABLE:
         return []
     return [item for item in list(value or [])[:MAX_ITEMS] if isinstance(item, Dataset)]
 

@@ -68,7 +68,7 @@ def fit(recipe: Recipe, data: Path, out: Path) -> AttentionDenseNet:
     steps = len(train) // options["batch"]
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=options["weight_decay"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options["max_lr"], total_steps=steps * len(plan))
-    state = {"net": net, "ema": ema, "optimiser": optimiser, "schedule": schedule}
+    state: dict[str, Any] = {"net": net, "ema": ema, "optimiser": optimiser, "schedule": schedule}
     first = _resume(out / "checkpoint.pt", state)
     positive_share = train.labels.mean(axis=0)
     weights = torch.from_numpy(np.stack([0.5 / (1 - positive_share), 0.5 / positive_share]).astype(np.float32))

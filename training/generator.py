@@ -153,8 +153,8 @@ def fit_generator(
     bent = bend(pictures, dense(fields, size)).squeeze(1).numpy()
     rows = bent.reshape(len(bent), -1)
     look = subspace(rows, ill, appearance)
-    left = rows - look.mean
-    left = (left - (left @ look.components.T) @ look.components).reshape(bent.shape)
+    centred = rows - look.mean
+    left = np.asarray(centred - (centred @ look.components.T) @ look.components).reshape(bent.shape)
     grain = np.sqrt(_smooth(np.mean(left**2, axis=0), 9))
     spectrum = np.sqrt(np.mean(np.abs(np.fft.rfft2(left / (grain + 1e-6))) ** 2, axis=0))
     return Generator(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from inference.fit_input import resize, stretch
+from inference.analyser import to_tensor
+from inference.fit_input import resize
 from inference.manifest import InputSpec
 
 BATCH = 16
@@ -32,22 +34,19 @@ def read_grey(path: Path) -> NDArray[np.float32]:
 
 def tensor(image: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
     """image: (rows, columns) float32 in [0, 1], larger is brighter. Returns (1, H, W) in the value range."""
-    fitted = resize(image, spec.height, spec.width, spec.fit)
-    if spec.percentiles is not None:
-        fitted = stretch(fitted, *spec.percentiles)
-    low, high = spec.value_range
-    return (fitted * (high - low) + low)[np.newaxis].astype(np.float32)
+    return to_tensor(resize(image, spec.height, spec.width, spec.fit), spec)
 
 
 class Model:
     """One session on the CPU; `threads` 0 takes every core."""
 
     def __init__(self, model: Path | bytes, spec: InputSpec, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
+        ort: Any = onnxruntime  # its stubs export nothing
+        options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         source = str(model) if isinstance(model, Path) else model
-        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self.spec = spec
 
     def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:

@@ -85,6 +85,11 @@ class McTriageNet(nn.Module):
     The last block alone knows textures but not where they lie: upside down, a chest keeps most of its pooled features.
     """
 
+    net: AttentionDenseNet
+    masks: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, net: AttentionDenseNet, mc: McConfig = McConfig()) -> None:
         super().__init__()
         self.net = net.eval()

@@ -11,7 +11,6 @@ from pydicom import dcmread
 
 from node.sending import NoAssociation, Peer, Sent, send_files
 from tests.support.chests import bright, dark, save
-from tests.support.peers import REFUSED_CONNECTIONS
 from tests.support.running import RunningNode, StoreScp
 from tests.support.waiting import wait_until
 
@@ -49,7 +48,6 @@ def killed(node: RunningNode, role: str, rng: random.Random, modality: Modality)
 
 
 @pytest.mark.timeout(600)
-@REFUSED_CONNECTIONS
 def test_kills_under_load_lose_nothing_and_send_nothing_under_two_uids(start_node: Any, tmp_path: Path) -> None:
     rng = random.Random(20261120)
     images = [bright() if number % 2 else dark() for number in range(STUDIES)]

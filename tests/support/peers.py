@@ -17,9 +17,6 @@ PACKAGES = {
     "Orthanc": "orthanc",
 }
 
-# pynetdicom forgets to close the socket of a refused connection: it is closed when it is collected, with a warning.
-REFUSED_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning")
-
 
 def need(name: str) -> Path:
     """The system's own `name`; skips the test, saying how to install it, when it is not there."""

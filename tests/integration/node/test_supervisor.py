@@ -11,7 +11,6 @@ import pytest
 from node import notices
 from node.echo import own_echo
 from node.supervisor import LISTEN_ATTEMPTS
-from tests.support.peers import REFUSED_CONNECTIONS
 from tests.support.realdata import ROOT
 from tests.support.running import START_WITHIN_S, RunningNode
 from tests.support.waiting import wait_until
@@ -26,7 +25,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-@REFUSED_CONNECTIONS
 @pytest.mark.timeout(500)
 def test_the_life_of_a_node(tmp_path: Path) -> None:
     node = RunningNode(tmp_path, extra=f"[look]\nmodels_dir = {str(tmp_path)!r}\n")

@@ -14,7 +14,7 @@ from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
 from tests.support.packages import write_package
-from tests.support.peers import REFUSED_CONNECTIONS, free_port
+from tests.support.peers import free_port
 
 runner = CliRunner()
 
@@ -141,7 +141,6 @@ def test_an_address_that_is_not_one_is_refused_with_a_sentence(text: str) -> Non
         Peer.parse(text)
 
 
-@REFUSED_CONNECTIONS
 def test_send_to_nobody_says_so(tmp_path: Path) -> None:
     path = write(make_dx(), tmp_path / "a.dcm")
     result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])

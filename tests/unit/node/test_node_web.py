@@ -13,7 +13,6 @@ from node.web import HEADERS, make_app
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.asgi import Client
-from tests.support.peers import REFUSED_CONNECTIONS
 
 
 @pytest.fixture
@@ -84,7 +83,6 @@ def test_the_page_is_read_only(page: Client, method: str) -> None:
     assert page.request(method, "/").status_code == 405
 
 
-@REFUSED_CONNECTIONS
 def test_health_is_red_when_the_echo_is_not_answered(page: Client) -> None:
     answer = page.get("/healthz")  # nobody listens: a real C-ECHO fails
     assert answer.status_code == 503
