@@ -32,6 +32,7 @@ STOP_ORDER = ("receive", "analyse", "report", "deliver", "web")
 BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 LISTEN_ATTEMPTS = 3
 TICK_S = 0.1
+READY_ROLES = ("receive", "analyse", "report")  # each tells when it can work: port open, models loaded, writer warm
 
 
 @dataclass
@@ -151,9 +152,10 @@ class Supervisor:
             structlog.get_logger().warning(log_events.LEDGER_UNAVAILABLE, error=describe(error))
 
     def _announce(self) -> None:
-        """Say that the node is ready only after it answered its own C-ECHO."""
+        """Say that the node is ready only once its roles can work and it has answered its own C-ECHO."""
         while not self.stop.is_set():
-            if notices.read(self.settings, "receive") and own_echo(self.settings, timeout_s=2.0):
+            started = all(notices.read(self.settings, role) for role in READY_ROLES)
+            if started and own_echo(self.settings, timeout_s=2.0):
                 host, port = receive_address(self.settings)
                 structlog.get_logger().info(log_events.NODE_READY, host=host, port=port)
                 notices.publish(self.settings, "node", ready=True, host=host, port=port)

@@ -8,7 +8,7 @@ import structlog
 from config import Settings
 from ledger.ledger import Ledger
 from ledger.records import Job, ResultObject, Stage, StudyFindings
-from node import log_events
+from node import log_events, notices
 from node.lease import LeaseKeeper
 from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
@@ -25,6 +25,7 @@ def run(settings: Settings) -> int:
     exit_at_latest(stop, settings.node.stop_grace_s)
     ledger = open_ledger(settings)
     warm_up(settings)
+    notices.publish(settings, "report", warm=True)
     structlog.get_logger().info(log_events.ROLE_STARTED)
     worker = Worker(
         ledger=ledger,
