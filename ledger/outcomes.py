@@ -30,7 +30,7 @@ from ledger.records import (
 )
 from ledger.states import JobEvent, JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
-from ledger.work import UNFINISHED, end, record_results
+from ledger.work import UNFINISHED, end, final_report_waits, record_results
 
 
 def finish_analysis(connection: Connection, job: Job, found: Sequence[ImageResult]) -> bool:
@@ -185,14 +185,11 @@ def finish_report(
 
 
 def _complete(connection: Connection, job: Job) -> None:
-    newer = exists().where(
-        jobs.c.study_uid == job.study_instance_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.FINAL,
-        jobs.c.state == JobState.QUEUED,
-    )
+    study_uid = job.study_instance_uid
     connection.execute(
-        update(studies).where(studies.c.study_uid == job.study_instance_uid, ~newer).values(completed_at=db_now())
+        update(studies)
+        .where(studies.c.study_uid == study_uid, ~final_report_waits(study_uid))
+        .values(completed_at=db_now())
     )
 
 

@@ -114,20 +114,19 @@ def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None
     note(connection, job.study_instance_uid, f"{job.stage}_retry", text, _instance_id(job), job.job_id)
 
 
-def _superseded(connection: Connection, job: Job) -> bool:
-    """Only one final report of a study may wait: when a newer one does, this one has nothing left to say."""
-    return bool(
-        connection.execute(
-            select(
-                exists().where(
-                    jobs.c.study_uid == job.study_instance_uid,
-                    jobs.c.stage == Stage.REPORT,
-                    jobs.c.report_kind == ReportKind.FINAL,
-                    jobs.c.state == JobState.QUEUED,
-                )
-            )
-        ).scalar()
+def final_report_waits(study_uid: str) -> ColumnElement[bool]:
+    """A final report of the study is queued: images may still come. Only one may wait at a time."""
+    return exists().where(
+        jobs.c.study_uid == study_uid,
+        jobs.c.stage == Stage.REPORT,
+        jobs.c.report_kind == ReportKind.FINAL,
+        jobs.c.state == JobState.QUEUED,
     )
+
+
+def _superseded(connection: Connection, job: Job) -> bool:
+    """When a newer final report waits, this one has nothing left to say."""
+    return bool(connection.execute(select(final_report_waits(job.study_instance_uid))).scalar())
 
 
 def park(connection: Connection, job: Job, reason: str, result: ImageResult | None) -> None:
