@@ -1,6 +1,7 @@
 """What both structured reports share: language, observer, evidence, flags, predecessors."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from highdicom.sr import (
     CodeContentItem,
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from ledger.records import ReportKind, SentReference
 from sr_writer import codes
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, instance_references, private_scheme
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, instance_references, private_scheme, stand_in
 from sr_writer.identity import device_uid
 from sr_writer.reading import not_judged, reads
 from sr_writer.words import series_description
@@ -56,6 +57,19 @@ def header_items(report: Report) -> ContentSequence:
 def is_partial(report: Report) -> bool:
     """More may follow, or some image could not be judged: Completion Flag PARTIAL."""
     return report.findings.kind is ReportKind.PROVISIONAL or bool(not_judged(reads(report.findings)))
+
+
+def document_arguments(report: Report, kind: str, root: Dataset) -> dict[str, Any]:
+    """What every SR document of a report is built from: its evidence, its tree and its identity."""
+    return {
+        "evidence": [stand_in(item.instance) for item in report.findings.looked_at],
+        "content": root,
+        "series_instance_uid": report.identity.series(kind),
+        "series_number": SERIES_NUMBERS[kind],
+        "sop_instance_uid": report.identity.instance(kind),
+        "instance_number": 1,
+        "manufacturer": report.settings.manufacturer,
+    }
 
 
 def dress_document(ds: Dataset, report: Report, kind: str, what: str, predecessors: Sequence[SentReference]) -> None:

@@ -35,8 +35,8 @@ from pydicom.uid import (
 
 from ledger.records import Finding, ImageResult, ResultObject, TriagePriority
 from sr_writer import codes
-from sr_writer.document import dress_document, language, observation_context, separate
-from sr_writer.dress import ANY_IMAGE, SERIES_NUMBERS, Report, finished, stand_in
+from sr_writer.document import document_arguments, dress_document, language, observation_context, separate
+from sr_writer.dress import ANY_IMAGE, Report, finished, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
 from sr_writer.reading import Read, analysed, not_judged, ranked, reads
@@ -81,15 +81,7 @@ def measurement_report(report: Report) -> ResultObject:
     _finish_groups(root, statements)
     root.ContentSequence.append(_evaluations(report, found))
     separate(root)
-    ds = ComprehensiveSR(
-        evidence=[stand_in(item.instance) for item in report.findings.looked_at],
-        content=root,
-        series_instance_uid=report.identity.series(KIND),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(KIND),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
-    )
+    ds = ComprehensiveSR(**document_arguments(report, KIND, root))
     before = [item for item in report.findings.predecessors if item.kind == KIND]
     dress_document(ds, report, KIND, "measurements", before)
     return finished(ds, KIND)

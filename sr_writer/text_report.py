@@ -7,8 +7,8 @@ from highdicom.sr.coding import CodedConcept
 
 from ledger.records import ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
-from sr_writer.document import dress_document, header_items, separate
-from sr_writer.dress import SERIES_NUMBERS, Report, finished, stand_in
+from sr_writer.document import document_arguments, dress_document, header_items, separate
+from sr_writer.dress import Report, finished
 from sr_writer.reading import Read, analysed, not_judged, ranked, reads
 from sr_writer.words import (
     DISCLAIMER,
@@ -39,15 +39,7 @@ def text_report(report: Report) -> ResultObject:
             items.append(_section(heading, name, lines))
     root.ContentSequence = items
     separate(root)
-    ds = EnhancedSR(
-        evidence=[stand_in(item.instance) for item in report.findings.looked_at],
-        content=root,
-        series_instance_uid=report.identity.series(KIND),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(KIND),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
-    )
+    ds = EnhancedSR(**document_arguments(report, KIND, root))
     dress_document(ds, report, KIND, _what(report), _predecessors(report))
     return finished(ds, KIND)
 
