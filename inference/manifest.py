@@ -3,6 +3,7 @@
 A package is a folder with this manifest, one ONNX file and a few companions whose hashes the manifest pins.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,6 +18,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(ge=16, le=4096)]
 Operating = Annotated[float, Field(gt=0.0, lt=1.0)]
 WindowPreset = Literal["header", "lung", "bone", "soft_tissue", "brain"]
+Task = Literal["classification", "segmentation", "detection"]
+Histogram = Literal["none", "equalise", "clahe"]
+View = Literal["as_is", "mirrored", "closer", "wider", "left", "right", "up", "down"]
+Doubt = Literal["sd", "mutual_information", "entropy", "max_probability", "distance"]
 
 
 class _Part(BaseModel):
@@ -63,7 +68,9 @@ class InputSpec(_Part):
     fit: Literal["squash", "letterbox"]
     window: WindowPreset | Window
     percentiles: tuple[float, float] | None
+    histogram: Histogram = "none"  # after the percentiles, before the value range
     value_range: tuple[float, float]
+    test_time: Annotated[tuple[View, ...], Field(min_length=1)] = ("as_is",)  # each seen; their passes stand in a row
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -75,9 +82,14 @@ class InputSpec(_Part):
 
 
 class OutputNames(_Part):
+    """Of every task scores (N, T, L) and features (N, C); and what shows the place, by task."""
+
     scores: str = "scores"
-    cam: str = "cam"
     features: str = "features"
+    cam: str = "cam"  # classification, detection: (N, L, h, w)
+    masks: str = "masks"  # segmentation: (N, L, H, W) in (0, 1)
+    boxes: str = "boxes"  # detection: (N, B, 4)
+    box_scores: str = "box_scores"  # detection: (N, B, L) in (0, 1), raw
 
 
 class OperatingPoint(_Part):
@@ -88,11 +100,24 @@ class OperatingPoint(_Part):
 
 
 class Calibration(_Part):
-    """p = sigmoid(logit(score) / temperature + bias), applied to each pass."""
+    """From a pass's raw score to a probability, applied to each pass.
 
-    method: Literal["none", "temperature", "platt"] = "temperature"
+    temperature, platt: p = sigmoid(logit(score) / temperature + bias). isotonic: linear between `knots`, pairs of
+    (score, probability) that rise in both, and level beyond the first and the last.
+    """
+
+    method: Literal["none", "temperature", "platt", "isotonic"] = "temperature"
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     bias: float = 0.0
+    knots: tuple[tuple[Probability, Probability], ...] = ()
+
+    @model_validator(mode="after")
+    def _knots_rise(self) -> Self:
+        if (self.method == "isotonic") != bool(self.knots):
+            raise ValueError("knots belong to isotonic, and isotonic needs them")
+        if any(one[0] >= other[0] or one[1] > other[1] for one, other in pairwise(self.knots)):
+            raise ValueError("knots must rise in score and must not fall in probability")
+        return self
 
 
 class LabelSpec(_Part):
@@ -143,27 +168,65 @@ class GateSpec(_Part):
     text: str
 
 
+class Abstention(_Part):
+    """When the package says "cannot assess" although the gate let the image pass.
+
+    `by` is the figure of doubt, greater is more doubtful; beyond `threshold` the package abstains. max_probability is
+    taken as 1 - max(p, 1 - p). `coverage`: the share of the calibration split that is answered.
+    """
+
+    by: Doubt
+    threshold: float
+    coverage: Annotated[float, Field(gt=0.0, le=1.0)]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class SegmentationSpec(_Part):
+    """What a slice model's masks become: (N, L, H, W) in (0, 1) per slice, a volume per series, never a maximum."""
+
+    mask_threshold: Operating = 0.5
+    min_slices: Annotated[int, Field(ge=1)] = 2  # contiguous slices that a finding of a series needs
+    min_volume_ml: Annotated[float, Field(ge=0.0)] = 0.5
+
+
+class DetectionSpec(_Part):
+    """Boxes of one label each: `boxes` (N, B, 4) as (top, left, bottom, right) in [0, 1] of the input, best first."""
+
+    box_threshold: Operating
+    max_boxes: Annotated[int, Field(ge=1, le=100)] = 5
+
+
 class Manifest(_Part):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(max_length=32, pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$")]
     created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    task: Task = "classification"
     intended_use: Annotated[str, Field(min_length=1)]
     not_for: Annotated[str, Field(min_length=1)]
     licence: Licence
     files: dict[FileName, Sha256]
+    members: Annotated[tuple[FileName, ...], Field(min_length=1)] = ("model.onnx",)  # an ensemble has several
     input: InputSpec
     outputs: OutputNames = OutputNames()
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
     uncertainty: UncertaintySpec
     reads: Reads
     gate: GateSpec | None = None
+    abstention: Abstention | None = None
+    segmentation: SegmentationSpec | None = None
+    detection: DetectionSpec | None = None
     may_raise_priority: bool
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        if "model.onnx" not in self.files:
-            raise ValueError("files must list model.onnx")
+        for member in self.members:
+            if member not in self.files:
+                raise ValueError(f"files must list {member}")
+        if (self.task == "segmentation") != (self.segmentation is not None):
+            raise ValueError("segmentation belongs to the task segmentation, and that task needs it")
+        if (self.task == "detection") != (self.detection is not None):
+            raise ValueError("detection belongs to the task detection, and that task needs it")
         if MANIFEST in self.files:
             raise ValueError("files must not list the manifest itself")
         if self.gate and self.gate.file not in self.files:

@@ -110,6 +110,14 @@ class ActivationMap:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A box that a detector drew. box: (top, left, bottom, right) in source pixels, bottom and right exclusive."""
+
+    box: tuple[float, float, float, float]
+    probability: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """One coded statement about one image, with the numbers it rests on."""
 
@@ -125,6 +133,19 @@ class Finding:
     high_operating_point: float
     site: Code | None = None
     activation: ActivationMap | None = None
+    regions: tuple[Region, ...] = ()  # most probable first
+
+
+@dataclass(frozen=True)
+class SliceMask:
+    """What a segmentation model marked in one image, in source geometry.
+
+    path: a PNG of rows x columns, 255 where marked, relative to the store. pixels: how many are marked.
+    """
+
+    label: str
+    path: str
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,7 @@ class ImageResult:
     source_rows: int = 0
     source_columns: int = 0
     settings_hash: str = ""
+    masks: tuple[SliceMask, ...] = ()  # of a segmentation model; none where nothing is marked
 
 
 @dataclass(frozen=True)
@@ -214,6 +236,28 @@ class SentReference:
 
 
 @dataclass(frozen=True)
+class VolumeFinding:
+    """What a slice model says of one whole series: by volume and contiguous slices, never by its worst slice.
+
+    volume_ml: None where the header does not give the spacing. slices: (instance, mask) in order along the normal;
+    only those with a mark. longest_run: most contiguous marked slices. probability: mean over the marked slices.
+    """
+
+    series_instance_uid: str
+    label: str
+    code: Code
+    site: Code | None
+    model: ModelIdentity
+    present: bool
+    volume_ml: float | None
+    longest_run: int
+    slices_looked_at: int
+    probability: float
+    probability_sd: float
+    slices: tuple[tuple[InstanceRef, SliceMask], ...]
+
+
+@dataclass(frozen=True)
 class StudyFindings:
     """All that a report may say: the routed instances of one study with their results. Never empty.
 
@@ -226,13 +270,14 @@ class StudyFindings:
     looked_at: tuple[InstanceResults, ...]
     reported_at: datetime
     predecessors: tuple[SentReference, ...] = ()
+    volumes: tuple[VolumeFinding, ...] = ()  # of slice models; filled in by the report role
 
 
 @dataclass(frozen=True)
 class ResultObject:
     """A finished DICOM object. `content` is the whole Part 10 file; these bytes are stored and resent unchanged."""
 
-    kind: str  # "measurement_sr", "text_sr", "secondary_capture"
+    kind: str  # "measurement_sr", "text_sr", "secondary_capture", "segmentation"
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

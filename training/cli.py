@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from inference.manifest import read_manifest
-from training.card import card
-from training.fit import Recipe, fit, read_recipe
-from training.package import Splits, pin, splits_of, write_core
-from training.samples import readme, write_samples
-from training.validate import validate
+from training.drawing.samples import readme, write_samples
+from training.fitting.fit import Recipe, fit, read_recipe
+from training.packaging.card import card
+from training.packaging.package import Splits, pin, splits_of, write_core
+from training.packaging.validate import validate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
 

@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from training.calibrate import TARGET_SENSITIVITY, Scaling, choose_point, fit_scaling
-from training.gate_fit import choose_threshold, fit_distribution
-from training.statistics import (
+from training.packaging.calibrate import TARGET_SENSITIVITY, Scaling, choose_point, fit_scaling
+from training.packaging.gate_fit import choose_threshold, fit_distribution
+from validation.statistics import (
     auc_by_group,
     brier,
     expected_calibration_error,

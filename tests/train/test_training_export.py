@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from inference.onnx_check import onnx_problems  # noqa: E402
-from training.export import export, halve_weights  # noqa: E402
-from training.model import AttentionDenseNet, McConfig, McTriageNet  # noqa: E402
+from training.networks.densenet import AttentionDenseNet, McConfig, McTriageNet  # noqa: E402
+from training.packaging.export import export, halve_weights  # noqa: E402
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 SIZE = 64
@@ -74,7 +74,7 @@ def test_the_graph_is_plain_and_names_no_path(graph):
     content = halve_weights(graph).SerializeToString()
     assert onnx_problems(content) == []
     assert b"/home" not in content
-    assert b"training/model.py" not in content
+    assert b"training/networks/densenet.py" not in content
 
 
 def test_fifty_passes_cost_what_one_costs(net):

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.generator import GRID, bend, dense, fit_generator, invert  # noqa: E402
-from training.golden import phantoms  # noqa: E402
-from training.nearness import between_patients, nearest, views  # noqa: E402
+from training.drawing.generator import GRID, bend, dense, fit_generator, invert  # noqa: E402
+from training.drawing.nearness import between_patients, nearest, views  # noqa: E402
+from training.packaging.golden import phantoms  # noqa: E402
 
 pytestmark = pytest.mark.train
 

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.model import (  # noqa: E402
+from training.networks.densenet import (  # noqa: E402
     FEATURE_CHANNELS,
     GATE_FEATURES,
     AttentionDenseNet,

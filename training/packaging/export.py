@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.model import McTriageNet
+from training.networks.densenet import McTriageNet
 
 OPSET = 18
 OUTPUTS = ("scores", "cam", "features")

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from training.augment import augment
-from training.data import LabelledImages, read_chest_pneumonia, split
-from training.model import AttentionDenseNet
+from training.data.images import LabelledImages, read_chest_pneumonia, split
+from training.fitting.augment import augment
+from training.networks.densenet import AttentionDenseNet
 
 Recipe = dict[str, Any]
 

@@ -1,9 +1,9 @@
 """The six samples the product ships: synthetic chests of invented children, three of them with an opacity.
 
-Each is drawn from training/generator.py, wrapped as a DX instance and put through the shipped package by the node's own
-code path. Draws are made, seed after seed, until gate and model agree with what was meant to be drawn: the gate accepts
-the picture as it is shipped, unloosened, and the model calls the opacity, with a high probability, or does not, without
-doubt. A draw that is nearer to some training picture than 95 % of children are to their nearest other child is thrown
+Each is drawn from training/drawing/generator.py, wrapped as a DX instance and put through the shipped package by the
+node's own code path. Draws are made, seed after seed, until gate and model agree with what was meant to be drawn: the
+gate accepts the picture as it is shipped, unloosened, and the model calls the opacity, with a high probability, or does
+not, without doubt. A draw that is nearer to some training picture than 95 % of children are to their nearest other child is thrown
 away. So the samples show how the product works; they say nothing about how well.
 """
 
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import LabelledImages
-from training.generator import Generator, fit_generator
-from training.judge import Judge
-from training.nearness import Views, between_patients, nearest, views
-from training.package import Splits
-from training.synthetic_dx import CODINGS, Coding, write_dx
+from training.data.images import LabelledImages
+from training.drawing.generator import Generator, fit_generator
+from training.drawing.nearness import Views, between_patients, nearest, views
+from training.drawing.synthetic_dx import CODINGS, Coding, write_dx
+from training.packaging.package import Splits
+from validation.judge import Judge
 
 FIT_ON = 400  # pictures of the training split, half of each class, one per patient group
 FIRST_SEED = 20_261_120
@@ -152,9 +152,9 @@ def readme(report: dict[str, Any], package: str) -> str:
     return (
         f"""# Synthetic chests of invented children
 
-Drawn by `opentriage-train samples` from a generative model (training/generator.py) fitted to {FIT_ON} pictures of the
-training split of the data named in the package's LICENSE (CC BY 4.0). They show nobody and are copies of nothing. Draws
-were made until the gate and the model of {package} agreed with what was meant, so these figures say nothing about how
+Drawn by `opentriage-train samples` from a generative model (training/drawing/generator.py) fitted to {FIT_ON}
+pictures of the training split of the data named in the package's LICENSE (CC BY 4.0). They show nobody and are copies
+of nothing. Draws were made until the gate and the model of {package} agreed with what was meant, so these figures say nothing about how
 well the model works.
 
 Likeness is the greatest correlation with any training picture, of the whole at 56 x 56 pixels and of the detail that a

@@ -4,7 +4,7 @@ Every training picture is bent onto a common template (a smooth field of displac
 correlation), so that ribs lie on ribs and heart on heart. Principal components are then taken of the bent pictures
 (appearance, one Gaussian per class) and of the fields (shape). A draw combines random coefficients of both, adds grain
 with the spectrum and the local strength of what the components leave out, and bends the result back. Each draw mixes
-hundreds of children; training/nearness.py measures that it is none of them.
+hundreds of children; training/drawing/nearness.py measures that it is none of them.
 """
 
 from dataclasses import dataclass

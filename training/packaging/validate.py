@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from inference.distribution import load_distribution
-from training.calibrate import TARGET_SENSITIVITY
-from training.judge import Judge, Judged
-from training.look import Model
-from training.package import Splits
-from training.probes import AGE, Probe, adults, header_probes, probes
-from training.statistics import auc_by_group, brier, expected_calibration_error, proportion, thumbnail_scores
+from training.packaging.calibrate import TARGET_SENSITIVITY
+from training.packaging.look import Model
+from training.packaging.package import Splits
+from training.packaging.probes import AGE, Probe, adults, header_probes, probes
+from validation.judge import Judge, Judged
+from validation.statistics import auc_by_group, brier, expected_calibration_error, proportion, thumbnail_scores
 
 Figures = dict[str, Any]
 

@@ -26,14 +26,14 @@ from inference.manifest import (
     UncertaintySpec,
     read_manifest,
 )
-from training.calibrate import choose_point, fit_scaling
-from training.data import LabelledImages
-from training.export import export, halve_weights, save
-from training.fit import Recipe, build, read_splits, to_range
-from training.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
-from training.golden import golden
-from training.look import Model, Outputs, tensor
-from training.model import McConfig, McTriageNet
+from training.data.images import LabelledImages
+from training.fitting.fit import Recipe, build, read_splits, to_range
+from training.networks.densenet import McConfig, McTriageNet
+from training.packaging.calibrate import choose_point, fit_scaling
+from training.packaging.export import export, halve_weights, save
+from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
+from training.packaging.golden import golden
+from training.packaging.look import Model, Outputs, tensor
 
 PARITY_BATCH = 24  # images held in memory at once
 PARITY_FP32 = 1e-4

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.manifest import InputSpec
-from training.look import Model, tensor
+from training.packaging.look import Model, tensor
 
 
 def phantoms(height: int, width: int, n: int = 4, seed: int = 7) -> list[NDArray[np.float32]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.look import read_grey
+from training.packaging.look import read_grey
 
 Pictures = list[NDArray[np.float32]]
 AGE = 3.0  # told of every picture, so that only pixels can speak against it

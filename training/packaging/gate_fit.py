@@ -2,8 +2,8 @@
 
 The distance is the node's own (inference/distribution.py). The axes come from the training split; the residual's scale
 and the threshold come from the calibration split, which the network has not learnt by heart. No image of anything else
-is fitted to: there is no rule for limbs, brains or a dog. Which layers give the features (training/model.py) was chosen
-with such images in view, though.
+is fitted to: there is no rule for limbs, brains or a dog. Which layers give the features
+(training/networks/densenet.py) was chosen with such images in view, though.
 """
 
 import numpy as np

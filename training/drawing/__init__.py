@@ -1,0 +1,1 @@
+"""Synthetic radiographs of invented people: the samples that the product ships."""

@@ -1,0 +1,1 @@
+"""One recipe in, trained weights out."""

@@ -1,0 +1,1 @@
+"""Networks: the graph that is fitted and the graph that is exported."""

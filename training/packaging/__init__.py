@@ -1,0 +1,1 @@
+"""Trained weights in, a model package out: graph, calibration, gate, card, figures, hashes."""
