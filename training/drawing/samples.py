@@ -3,8 +3,8 @@
 Each is drawn from training/drawing/generator.py, wrapped as a DX instance and put through the shipped package by the
 node's own code path. Draws are made, seed after seed, until gate and model agree with what was meant to be drawn: the
 gate accepts the picture as it is shipped, unloosened, and the model calls the opacity, with a high probability, or does
-not, without doubt. A draw that is nearer to some training picture than 95 % of children are to their nearest other child is thrown
-away. So the samples show how the product works; they say nothing about how well.
+not, without doubt. A draw that is nearer to some training picture than 95 % of children are to their nearest other
+child is thrown away. So the samples show how the product works; they say nothing about how well.
 """
 
 import tempfile
@@ -154,8 +154,8 @@ def readme(report: dict[str, Any], package: str) -> str:
 
 Drawn by `opentriage-train samples` from a generative model (training/drawing/generator.py) fitted to {FIT_ON}
 pictures of the training split of the data named in the package's LICENSE (CC BY 4.0). They show nobody and are copies
-of nothing. Draws were made until the gate and the model of {package} agreed with what was meant, so these figures say nothing about how
-well the model works.
+of nothing. Draws were made until the gate and the model of {package} agreed with what was meant, so these figures say
+nothing about how well the model works.
 
 Likeness is the greatest correlation with any training picture, of the whole at 56 x 56 pixels and of the detail that a
 blur of 3 pixels takes away. Two different children's most similar pictures have {limits["coarse"]["median"]} (95th
