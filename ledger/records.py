@@ -171,6 +171,7 @@ class ImageResult:
     source_columns: int = 0
     settings_hash: str = ""
     masks: tuple[SliceMask, ...] = ()  # of a segmentation model; none where nothing is marked
+    ood_distance: float | None = None  # of the features from those seen in training; None: not computed
 
 
 @dataclass(frozen=True)
