@@ -86,14 +86,27 @@ class Admission:
 
 
 @dataclass(frozen=True)
+class VolumeRule:
+    """When a whole series has what a slice model looks for: enough contiguous slices, and enough volume."""
+
+    min_slices: int
+    min_volume_ml: float
+
+
+@dataclass(frozen=True)
 class ModelIdentity:
-    """Which package looked, exactly."""
+    """Which package looked, exactly.
+
+    volume_rule: of a slice model, whose findings speak for a series together and never by themselves; None: each
+    image speaks for itself.
+    """
 
     name: str
     version: str
     digest: str  # SHA-256 over the package's manifest, which pins the hash of every other file
     passes: int  # Monte-Carlo passes behind each probability
     uncertainty: str  # how the sd is made, in words for the report
+    volume_rule: VolumeRule | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,8 @@ class Finding:
 class SliceMask:
     """What a segmentation model marked in one image, in source geometry.
 
-    path: a PNG of rows x columns, 255 where marked, relative to the store. pixels: how many are marked.
+    path: a PNG of rows x columns, 255 where marked, relative to the store; empty where nothing is stored.
+    pixels: how many are marked.
     """
 
     label: str
@@ -240,8 +254,10 @@ class SentReference:
 class VolumeFinding:
     """What a slice model says of one whole series: by volume and contiguous slices, never by its worst slice.
 
-    volume_ml: None where the header does not give the spacing. slices: (instance, mask) in order along the normal;
-    only those with a mark. longest_run: most contiguous marked slices. probability: mean over the marked slices.
+    A slice counts when it is marked and its own finding is present. slices: (instance, mask) of those that count, in
+    order along the normal where `ordered`. volume_ml: theirs; None where the header does not give the spacing.
+    longest_run: most contiguous slices that count. probability: mean over the slices that count, else over all.
+    undetermined: neither present nor absent can be said, `remark` says why; `remark` may stand without it.
     """
 
     series_instance_uid: str
@@ -256,6 +272,10 @@ class VolumeFinding:
     probability: float
     probability_sd: float
     slices: tuple[tuple[InstanceRef, SliceMask], ...]
+    ordered: bool = True
+    slices_unjudged: int = 0  # meant for the model, and not looked at
+    undetermined: bool = False
+    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ class PartFile:
 
 
 class Store:
-    """A folder of durable files: `instances/`, `objects/` and `pictures/`, each in 256 shards."""
+    """A folder of durable files: `instances/`, `objects/`, `pictures/` and `masks/`, each in 256 shards."""
 
-    KINDS = ("instances", "objects", "pictures")
+    KINDS = ("instances", "objects", "pictures", "masks")
 
     def __init__(self, root: Path, fsync: Callable[[int], None] = os.fsync) -> None:
         self.root = root
