@@ -9,6 +9,7 @@ from inference.errors import CannotLook
 from inference.header import HeaderFacts
 from inference.manifest import Manifest
 
+OLDEST = 120.0  # years: a range that ends here has no end
 SMALLEST_SPAN = 1.0 / 255.0  # of brightness: below it a person sees one grey
 
 
@@ -39,18 +40,22 @@ def check_features(distance: float, manifest: Manifest) -> None:
 
 
 def _check_age(age_years: float | None, manifest: Manifest, unknown_age: Literal["refuse", "accept"]) -> None:
-    validated = manifest.reads.ages_years
-    if validated is None:
+    validated = manifest.ages_years
+    if not validated:
         return
     if age_years is None:
         if unknown_age == "refuse":
-            raise CannotLook("age_unknown", f"The patient's age is unknown; the model is for {_words(validated)}.")
+            raise CannotLook("age_unknown", f"The patient's age is unknown; the model is for {age_words(validated)}.")
         return
-    if not validated[0] <= age_years < validated[1]:
+    if not any(low <= age_years < high for low, high in validated):
         raise CannotLook(
-            "age_outside", f"The patient's age is outside the model's validated range, {_words(validated)}."
+            "age_outside", f"The patient's age is outside the model's validated range, {age_words(validated)}."
         )
 
 
-def _words(ages_years: tuple[float, float]) -> str:
-    return f"{ages_years[0]:g} to below {ages_years[1]:g} years"
+def age_words(validated: tuple[tuple[float, float], ...]) -> str:
+    """The ranges for a person; "any age" when there is none."""
+    spans = [
+        f"{low:g} to below {high:g} years" if high < OLDEST else f"{low:g} years and older" for low, high in validated
+    ]
+    return " or ".join(spans) or "any age"

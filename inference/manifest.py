@@ -196,6 +196,27 @@ class DetectionSpec(_Part):
     max_boxes: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class AgeGroup(_Part):
+    """Patients for whom the package has figures of their own: same scores, other calibration and operating points.
+
+    `ages_years`: from (inclusive) to (exclusive). `labels`: as the manifest's own, in the same order.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    ages_years: tuple[float, float]
+    labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
+    may_raise_priority: bool
+
+    @model_validator(mode="after")
+    def _ages_rise(self) -> Self:
+        if not 0.0 <= self.ages_years[0] < self.ages_years[1]:
+            raise ValueError("ages_years must rise from 0 or more")
+        return self
+
+    def holds(self, age_years: float) -> bool:
+        return self.ages_years[0] <= age_years < self.ages_years[1]
+
+
 class Manifest(_Part):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -213,6 +234,7 @@ class Manifest(_Part):
     uncertainty: UncertaintySpec
     reads: Reads
     gate: GateSpec | None = None
+    age_groups: tuple[AgeGroup, ...] = ()  # those it is validated for, instead of one range in `reads`
     abstention: Abstention | None = None
     segmentation: SegmentationSpec | None = None
     detection: DetectionSpec | None = None
@@ -235,6 +257,35 @@ class Manifest(_Part):
         if len(names) != len(set(names)):
             raise ValueError("two labels have the same name")
         return self
+
+    @model_validator(mode="after")
+    def _age_groups_hang_together(self) -> Self:
+        names = [spec.label for spec in self.labels]
+        if self.age_groups and self.reads.ages_years:
+            raise ValueError("either age_groups or reads.ages_years says who is read, not both")
+        if any([spec.label for spec in group.labels] != names for group in self.age_groups):
+            raise ValueError("every age group must have the manifest's labels, in the same order")
+        spans = sorted(group.ages_years for group in self.age_groups)
+        if any(one[1] > other[0] for one, other in pairwise(spans)):
+            raise ValueError("two age groups overlap")
+        return self
+
+    @property
+    def ages_years(self) -> tuple[tuple[float, float], ...]:
+        """The validated ranges of age, from (inclusive) to (exclusive); empty: any age."""
+        if self.age_groups:
+            return tuple(sorted(group.ages_years for group in self.age_groups))
+        return (self.reads.ages_years,) if self.reads.ages_years else ()
+
+    def at_age(self, age_years: float | None) -> "Manifest":
+        """As it stands for a patient of this age. Of an unknown age: the manifest's own labels, and no alarm unless
+        every group may raise one."""
+        if not self.age_groups:
+            return self
+        if age_years is None:
+            return self.model_copy(update={"may_raise_priority": all(g.may_raise_priority for g in self.age_groups)})
+        group = next(group for group in self.age_groups if group.holds(age_years))
+        return self.model_copy(update={"labels": group.labels, "may_raise_priority": group.may_raise_priority})
 
     def to_json(self) -> str:
         """The text of manifest.json, as training writes it."""

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from config.settings import LookSettings
 from inference.errors import PackageError
-from inference.manifest import Reads
+from inference.gate import age_words
+from inference.manifest import Manifest
 from inference.package import default_models_dir, find_packages, load_packages
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
@@ -37,18 +38,16 @@ def list_packages(config: ConfigOption = None) -> None:
             manifest.name,
             manifest.version,
             ", ".join(label.label for label in manifest.labels),
-            _reads(manifest.reads),
+            _reads(manifest),
             manifest.licence.weights + (", non-commercial" if manifest.licence.non_commercial else ""),
             package.digest[:16],
         )
     out.print(table)
 
 
-def _reads(reads: Reads) -> str:
-    what = f"{'/'.join(reads.modalities)} {'/'.join(reads.body_parts)}"
-    if reads.ages_years is None:
-        return what
-    return f"{what}, {reads.ages_years[0]:g} to below {reads.ages_years[1]:g} years"
+def _reads(manifest: Manifest) -> str:
+    what = f"{'/'.join(manifest.reads.modalities)} {'/'.join(manifest.reads.body_parts)}"
+    return f"{what}, {age_words(manifest.ages_years)}"
 
 
 @app.command("verify")

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from inference.gate import age_words
 from inference.manifest import Manifest
 
 Figures = dict[str, Any]
@@ -42,7 +43,7 @@ def _auc(figure: Figures) -> str:
 
 def _reads(manifest: Manifest) -> str:
     reads = manifest.reads
-    ages = f"ages {reads.ages_years[0]:g} to below {reads.ages_years[1]:g} years" if reads.ages_years else "any age"
+    ages = age_words(manifest.ages_years)
     point = manifest.labels[0].operating_point
     return (
         f"Reads {'/'.join(reads.modalities)}, {'/'.join(reads.body_parts)}, {'/'.join(reads.views)}, {ages}. Input"
