@@ -22,16 +22,18 @@ from PIL import Image
 from config.settings import Settings
 from inference.decide import decide
 from inference.errors import CannotLook
-from inference.findings import findings_of
-from inference.fit_input import stretch
 from inference.gate import check_features, check_header, check_pixels
 from inference.header import HeaderFacts
 from inference.manifest import InputSpec, Window
+from inference.outputs import Outputs
 from inference.package import Package
+from inference.results import Results
 from inference.route import NotMeantFor, route
 from inference.sandbox import DecodeChild, Decoded, DecodePool, Wanted
-from inference.session import ModelSession, Outputs, Provider, open_sessions
-from ledger.records import ImageResult, ResultStatus, TriagePriority
+from inference.session import ModelSession, Provider, open_sessions
+from inference.tasks import SeenImage, reader
+from inference.tensor import to_tensor
+from ledger.records import ImageResult, TriagePriority
 from ledger.store import Store
 
 log = structlog.get_logger()
@@ -76,6 +78,10 @@ class _Prepared:
     decoded: Decoded | None = None
     prepared_ms: float = 0.0
 
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        return (self.decoded.rows, self.decoded.columns) if self.decoded else None
+
 
 class Analyser:
     """Sessions and decode children for one process. Use from one thread at a time."""
@@ -86,7 +92,7 @@ class Analyser:
         self._settings = settings
         self._packages = tuple(packages)
         self._store = store
-        self._settings_hash = settings.results_hash
+        self._results = Results(settings.results_hash, settings.recommend.not_assessed)
         self._sessions, self.provider, self.degraded = self._open()
         size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
         self._pool = DecodePool(settings.look, size)
@@ -119,10 +125,10 @@ class Analyser:
         try:
             self._look(item, child)
         except CannotLook as refusal:
-            item.results.append(self._unread(item, refusal))
+            item.results.append(self._results.failed(item.facts, None, None, refusal.reason_code, refusal.reason))
         except Exception as error:  # the thread's loop top: one instance's trouble is its own
             log.exception("look_failed", error=type(error).__name__)
-            item.results.append(self._failed(item, None))
+            item.results.append(self._results.failed(item.facts, item.shape))
         finally:
             self._pool.give_back(child)
         item.prepared_ms = (time.perf_counter() - began) * 1000.0
@@ -135,7 +141,7 @@ class Analyser:
         item.facts = child.look(source.path, source.as_kind, source.age_years)
         routing = route(item.facts, self._packages)
         if not routing.packages:
-            item.results.append(self._not_applicable(item, routing.otherwise))
+            item.results.append(self._results.not_applicable(item.facts, item.shape, routing.otherwise))
             return
         allowed = [package for package in routing.packages if self._allowed(item, package)]
         if allowed:
@@ -148,7 +154,7 @@ class Analyser:
             check_header(item.facts, package.manifest, self._settings.look.unknown_age)
         except CannotLook as refusal:
             if item.facts.body_part is not None or not item.facts.has_pixels or package.distribution is None:
-                item.results.append(self._refused(item, package, refusal))
+                item.results.append(self._results.refused(item.facts, item.shape, package, refusal))
                 return False
             item.pending[package.digest] = refusal
         return True
@@ -159,12 +165,12 @@ class Analyser:
                 tuple(_wanted(p.manifest.input) for p in packages), DISPLAY_SIDE if self._store else 0
             )
         except CannotLook as refusal:
-            item.results += [self._refused(item, package, refusal) for package in packages]
+            item.results += [self._results.refused(item.facts, item.shape, package, refusal) for package in packages]
             return
         item.decoded = decoded
         for package, picture, span in zip(packages, decoded.pictures, decoded.spans, strict=True):
             if isinstance(picture, CannotLook):
-                item.results.append(self._refused(item, package, picture))
+                item.results.append(self._results.refused(item.facts, item.shape, package, picture))
             elif self._passes(item, package, lambda span=span: check_pixels(span)):  # type: ignore[misc]
                 item.tensors[package.digest] = to_tensor(picture, package.manifest.input)
 
@@ -172,7 +178,7 @@ class Analyser:
         try:
             check()
         except CannotLook as refusal:
-            item.results.append(self._refused(item, package, refusal))
+            item.results.append(self._results.refused(item.facts, item.shape, package, refusal))
             return False
         return True
 
@@ -183,37 +189,54 @@ class Analyser:
         except Exception as error:  # the model's loop top: another package may still speak
             log.exception("model_run_failed", model=package.key, error=type(error).__name__)
             for item in items:
-                item.results.append(self._failed(item, package))
+                item.results.append(self._results.failed(item.facts, item.shape, package))
             return
         model_ms = (time.perf_counter() - began) * 1000.0
         finite = outputs.finite()
         for i, item in enumerate(items):
             began = time.perf_counter()
-            result = self._judge(item, package, outputs, i) if finite[i] else self._not_finite(item, package)
+            distance = _distance(package, outputs.features[i]) if finite[i] else None
+            result = self._judge_safely(item, package, outputs, i) if finite[i] else self._not_finite(item, package)
             spent_ms = (time.perf_counter() - began) * 1000.0
-            item.results.append(replace(result, duration_ms=item.prepared_ms + model_ms + spent_ms))
+            spent_ms += item.prepared_ms + model_ms
+            item.results.append(replace(result, duration_ms=spent_ms, ood_distance=distance))
+
+    def _not_finite(self, item: _Prepared, package: Package) -> ImageResult:
+        return self._results.failed(
+            item.facts, item.shape, package, "output_not_finite", "The model returned numbers that are not finite."
+        )
+
+    def _judge_safely(self, item: _Prepared, package: Package, outputs: Outputs, i: int) -> ImageResult:
+        try:
+            return self._judge(item, package, outputs, i)
+        except Exception as error:  # one image's trouble with one package is nobody else's
+            log.exception("judge_failed", model=package.key, error=type(error).__name__)
+            return self._results.failed(item.facts, item.shape, package)
 
     def _judge(self, item: _Prepared, package: Package, outputs: Outputs, i: int) -> ImageResult:
         """One package's word on one image."""
-        manifest, settings = package.manifest, self._settings
+        manifest, settings = package.manifest.at_age(item.facts.age_years), self._settings
         if package.distribution is not None:
             try:
                 check_features(float(package.distribution.distance(outputs.features[i : i + 1])[0]), manifest)
             except CannotLook as refusal:
                 if item.facts.body_part is None:
-                    return self._not_applicable(item, UNKNOWN_PART)
-                return self._refused(item, package, refusal)
+                    return self._results.not_applicable(item.facts, item.shape, UNKNOWN_PART)
+                return self._results.refused(item.facts, item.shape, package, refusal)
         if package.digest in item.pending:
-            return self._refused(item, package, item.pending[package.digest])
-        shape = (item.decoded.rows, item.decoded.columns) if item.decoded else (1, 1)
-        findings = findings_of(outputs.scores[i], outputs.cam[i], manifest, settings.decide, shape)
+            return self._results.refused(item.facts, item.shape, package, item.pending[package.digest])
+        shape = item.shape or (1, 1)
+        said = reader(manifest).read(
+            SeenImage(manifest, settings.decide, outputs.scores[i], outputs.place(i), shape, self._store)
+        )
         decision = decide(
-            findings, item.facts.body_part, manifest.may_raise_priority, settings.decide, settings.recommend
+            said.findings, item.facts.body_part, manifest.may_raise_priority, settings.decide, settings.recommend
         )
         flagged = decision.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
         return replace(
-            self._result(item, package, ResultStatus.ANALYSED, "", "", decision.priority),
-            findings=findings,
+            self._results.analysed(item.facts, item.shape, package, decision.priority),
+            findings=said.findings,
+            masks=said.masks,
             critical_flags=decision.critical_flags,
             recommendations=decision.recommendations,
             display_path=self._keep_display(item) if flagged else None,
@@ -225,58 +248,10 @@ class Analyser:
         content = png(item.decoded.display)
         return self._store.put("pictures", hashlib.sha256(content).hexdigest(), ".png", content)
 
-    def _result(
-        self,
-        item: _Prepared,
-        package: Package | None,
-        status: ResultStatus,
-        reason: str,
-        code: str,
-        priority: TriagePriority | None,
-    ) -> ImageResult:
-        decoded = item.decoded
-        return ImageResult(
-            status=status,
-            reason=reason,
-            reason_code=code,
-            priority=priority,
-            model=package.identity if package else None,
-            unverified_input=item.facts.unverified,
-            source_rows=decoded.rows if decoded else item.facts.rows,
-            source_columns=decoded.columns if decoded else item.facts.columns,
-            settings_hash=self._settings_hash,
-        )
 
-    def _refused(self, item: _Prepared, package: Package | None, refusal: CannotLook) -> ImageResult:
-        not_assessed = TriagePriority.NOT_ASSESSED
-        result = self._result(
-            item, package, ResultStatus.NOT_ASSESSED, refusal.reason, refusal.reason_code, not_assessed
-        )
-        return replace(result, recommendations=(self._settings.recommend.not_assessed,))
-
-    def _not_applicable(self, item: _Prepared, why: NotMeantFor) -> ImageResult:
-        return self._result(item, None, ResultStatus.NOT_APPLICABLE, why.reason, why.reason_code, None)
-
-    def _unread(self, item: _Prepared, refusal: CannotLook) -> ImageResult:
-        not_assessed = TriagePriority.NOT_ASSESSED
-        return self._result(item, None, ResultStatus.FAILED, refusal.reason, refusal.reason_code, not_assessed)
-
-    def _failed(self, item: _Prepared, package: Package | None) -> ImageResult:
-        reason = "The node failed on this image; its log says why."
-        return self._result(item, package, ResultStatus.FAILED, reason, "internal_error", TriagePriority.NOT_ASSESSED)
-
-    def _not_finite(self, item: _Prepared, package: Package) -> ImageResult:
-        reason = "The model returned numbers that are not finite."
-        return self._result(
-            item, package, ResultStatus.FAILED, reason, "output_not_finite", TriagePriority.NOT_ASSESSED
-        )
-
-
-def to_tensor(picture: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
-    """picture: (H, W) float32 in [0, 1], already resized. Returns (1, H, W) float32 in the manifest's value range."""
-    stretched = stretch(picture, *spec.percentiles) if spec.percentiles else picture
-    low, high = spec.value_range
-    return np.asarray(stretched[np.newaxis] * np.float32(high - low) + np.float32(low), np.float32)
+def _distance(package: Package, features: NDArray[np.float32]) -> float | None:
+    """features: (C,) of one image. How far from those seen in training; None where the package has no gate."""
+    return None if package.distribution is None else float(package.distribution.distance(features[np.newaxis])[0])
 
 
 def png(display: NDArray[np.uint8]) -> bytes:

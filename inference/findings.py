@@ -38,14 +38,14 @@ def mutual_information(passes: Passes) -> float:
 
 def findings_of(
     scores: NDArray[np.float32],
-    cam: NDArray[np.float32],
+    cam: NDArray[np.float32] | None,
     manifest: Manifest,
     settings: DecideSettings,
     source_shape: tuple[int, int],
 ) -> tuple[Finding, ...]:
     """Findings of one image, most probable first.
 
-    scores: (T, L) raw. cam: (L, h, w). source_shape: (rows, columns) of the source image.
+    scores: (T, L) raw. cam: (L, h, w), None where the model has none. source_shape: (rows, columns) of the image.
     """
     findings = []
     box = grid_box(manifest.input, source_shape)
@@ -54,7 +54,7 @@ def findings_of(
             if settings.other_abnormality:
                 findings.append(_other(scores[:, i], spec, settings))
         elif spec.label != OTHER_LABEL or settings.other_abnormality:
-            activation = ActivationMap(tuple(map(tuple, cam[i].astype(float).tolist())), box)
+            activation = None if cam is None else ActivationMap(tuple(map(tuple, cam[i].astype(float).tolist())), box)
             findings.append(_finding(scores[:, i], spec, settings, activation))
     return tuple(sorted(findings, key=lambda finding: -finding.probability))
 

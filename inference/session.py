@@ -1,6 +1,5 @@
 """One package's ONNX Runtime session: the provider is asserted, the outputs are checked before they are believed."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +8,9 @@ import structlog
 from numpy.typing import NDArray
 
 from inference.errors import PackageError, ProviderError
+from inference.outputs import Outputs
 from inference.package import Package
+from inference.tasks import reader
 
 log = structlog.get_logger()
 ort: Any = onnxruntime
@@ -20,27 +21,15 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
 SEED = 20261120
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Of N images. scores (N, T, L) in (0, 1), uncalibrated; cam (N, L, h, w); features (N, C). All float32."""
-
-    scores: NDArray[np.float32]
-    cam: NDArray[np.float32]
-    features: NDArray[np.float32]
-
-    def finite(self) -> NDArray[np.bool_]:
-        """(N,): which images have numbers only. A NaN must never become "nothing found"."""
-        flat = (array.reshape(len(array), -1) for array in (self.scores, self.cam, self.features))
-        return np.asarray(np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in flat]))
-
-
 class ModelSession:
     """Runs one package. Raises ProviderError when `provider` is not what really runs."""
 
     def __init__(self, package: Package, provider: Provider, threads: int, batch: int = 8) -> None:
         self.package = package
         self._batch = batch if provider == "cuda" else 1
-        self._names = package.manifest.outputs
+        names = package.manifest.outputs
+        self._roles = reader(package.manifest).roles
+        self._wanted = [names.scores, names.features, *(getattr(names, role) for role in self._roles)]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -63,16 +52,16 @@ class ModelSession:
         one image at a time (which costs it next to nothing), CUDA always a full batch, filled up with the last image.
         """
         parts = [self._run_fixed(images[start : start + self._batch]) for start in range(0, len(images), self._batch)]
-        return Outputs(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+        scores, features, *places = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Outputs(scores, features, dict(zip(self._roles, places, strict=True)))
 
     def _run_fixed(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """At most one batch, padded to exactly one."""
         n = len(images)
         full = np.concatenate([images, np.repeat(images[-1:], self._batch - n, axis=0)]) if n < self._batch else images
-        names = [self._names.scores, self._names.cam, self._names.features]
-        scores, cam, features = self._session.run(names, {self.package.manifest.input.name: full})
-        self._check_shapes(len(full), scores, cam, features)
-        return scores[:n], cam[:n], features[:n]
+        arrays = self._session.run(self._wanted, {self.package.manifest.input.name: full})
+        self._check_shapes(len(full), *arrays)
+        return tuple(array[:n] for array in arrays)
 
     def self_test(self) -> None:
         """Look at noise before any patient: numbers only, in range, and passes that differ. Raises PackageError."""
@@ -98,21 +87,19 @@ class ModelSession:
         if inputs != {manifest.input.name: "tensor(float)"}:
             raise PackageError(f"{name}: its input must be {manifest.input.name!r} of float32 and nothing else")
         outputs = {item.name for item in self._session.get_outputs()}
-        missing = {self._names.scores, self._names.cam, self._names.features} - outputs
+        missing = set(self._wanted) - outputs
         if missing:
             raise PackageError(f"{name}: it has no output {', '.join(sorted(missing))}")
 
-    def _check_shapes(self, n: int, scores: Any, cam: Any, features: Any) -> None:
+    def _check_shapes(self, n: int, scores: Any, features: Any, *places: Any) -> None:
         manifest = self.package.manifest
-        labels = len(manifest.labels)
         right = (
-            scores.shape == (n, manifest.uncertainty.passes, labels)
-            and cam.shape[:2] == (n, labels)
-            and cam.ndim == 4
+            scores.shape == (n, manifest.uncertainty.passes, len(manifest.labels))
             and features.ndim == 2
             and len(features) == n
+            and reader(manifest).fits(manifest, n, dict(zip(self._roles, places, strict=True)))
         )
-        if not right or any(array.dtype != np.float32 for array in (scores, cam, features)):
+        if not right or any(array.dtype != np.float32 for array in (scores, features, *places)):
             raise PackageError(f"{self.package.folder / 'model.onnx'}: its outputs have not the shapes of the manifest")
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from inference.analyser import to_tensor
 from inference.fit_input import resize
 from inference.manifest import InputSpec
+from inference.tensor import to_tensor
 
 BATCH = 16
 

@@ -1,0 +1,71 @@
+"""What is said of one image, as records for the ledger: analysed, refused, not applicable, or failed."""
+
+from dataclasses import dataclass
+
+from inference.errors import CannotLook
+from inference.header import HeaderFacts
+from inference.package import Package
+from inference.route import NotMeantFor
+from ledger.records import ImageResult, ResultStatus, TriagePriority
+
+
+@dataclass(frozen=True)
+class Results:
+    """Makes results of one node. recommendation: the sentence that stands beside "not assessed"; empty: none."""
+
+    settings_hash: str
+    recommendation: str
+
+    def analysed(
+        self, facts: HeaderFacts, shape: tuple[int, int] | None, package: Package, priority: TriagePriority
+    ) -> ImageResult:
+        """Without its findings, which the caller adds. shape: (rows, columns) of what was decoded."""
+        return self._result(facts, shape, package, ResultStatus.ANALYSED, priority, "", "")
+
+    def refused(
+        self, facts: HeaderFacts, shape: tuple[int, int] | None, package: Package, refusal: CannotLook
+    ) -> ImageResult:
+        status, priority = ResultStatus.NOT_ASSESSED, TriagePriority.NOT_ASSESSED
+        recommendations = (self.recommendation,)
+        return self._result(
+            facts, shape, package, status, priority, refusal.reason_code, refusal.reason, recommendations
+        )
+
+    def not_applicable(self, facts: HeaderFacts, shape: tuple[int, int] | None, why: NotMeantFor) -> ImageResult:
+        return self._result(facts, shape, None, ResultStatus.NOT_APPLICABLE, None, why.reason_code, why.reason)
+
+    def failed(
+        self,
+        facts: HeaderFacts,
+        shape: tuple[int, int] | None = None,
+        package: Package | None = None,
+        reason_code: str = "internal_error",
+        reason: str = "The node failed on this image; its log says why.",
+    ) -> ImageResult:
+        status, priority = ResultStatus.FAILED, TriagePriority.NOT_ASSESSED
+        return self._result(facts, shape, package, status, priority, reason_code, reason)
+
+    def _result(
+        self,
+        facts: HeaderFacts,
+        shape: tuple[int, int] | None,
+        package: Package | None,
+        status: ResultStatus,
+        priority: TriagePriority | None,
+        code: str,
+        reason: str,
+        recommendations: tuple[str, ...] = (),
+    ) -> ImageResult:
+        rows, columns = shape or (facts.rows, facts.columns)
+        return ImageResult(
+            status=status,
+            reason=reason,
+            reason_code=code,
+            priority=priority,
+            model=package.identity if package else None,
+            recommendations=recommendations,
+            unverified_input=facts.unverified,
+            source_rows=rows,
+            source_columns=columns,
+            settings_hash=self.settings_hash,
+        )
