@@ -29,16 +29,16 @@ def image_weights(groups: Sequence[str], draws: int = DRAWS, seed: int = 1) -> I
 
 
 def bootstrap(
-    figure: Callable[[Floats], Floats], groups: Sequence[str], draws: int = DRAWS, seed: int = 1
+    figure: Callable[[Floats], Floats], groups: Sequence[str], draws: int = DRAWS, seed: int = 1, digits: int = 4
 ) -> list[float] | None:
     """The 95 % percentile interval of `figure`, which maps weights (draws, N) to (draws,); NaN draws do not count."""
-    return interval(np.concatenate([figure(weights) for weights in image_weights(groups, draws, seed)]))
+    return interval(np.concatenate([figure(weights) for weights in image_weights(groups, draws, seed)]), digits)
 
 
-def interval(values: Floats) -> list[float] | None:
+def interval(values: Floats, digits: int = 4) -> list[float] | None:
     """[2.5 %, 97.5 %] of what is finite, rounded as it stands in a file; None when nothing is."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return None
     low, high = np.percentile(finite, (2.5, 97.5))
-    return [round(float(low), 4), round(float(high), 4)]
+    return [round(float(low), digits), round(float(high), digits)]

@@ -40,7 +40,7 @@ def joined(parts: Iterable[Counts]) -> Counts:
 def dice(counts: Counts) -> NDArray[np.float64]:
     """(N,) in [0, 1]; NaN where neither the model nor the person marked anything."""
     marked = counts.model + counts.person
-    return np.divide(2.0 * counts.both, marked, out=np.full(len(marked), np.nan), where=marked > 0)
+    return np.asarray(np.divide(2.0 * counts.both, marked, out=np.full(len(marked), np.nan), where=marked > 0))
 
 
 def by_patient(counts: Counts, patients: Sequence[str]) -> tuple[tuple[str, ...], Counts]:

@@ -1,17 +1,23 @@
-"""Figures with their uncertainty: Wilson intervals, bootstrap by patient, calibration errors."""
+"""Figures with their uncertainty, in numpy alone: shares with Wilson intervals, calibration errors, yes/no figures.
 
-from collections.abc import Sequence
+Everywhere `truth` is (N,) in {0, 1}: 1 with the finding, 0 without; `probability` is (N,) in [0, 1].
+"""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics import roc_auc_score
+
+from validation.roc import auc, auc_by_group
+
+__all__ = ["auc", "auc_by_group", "brier", "expected_calibration_error", "f1", "proportion", "reliability", "wilson"]
 
 Z = 1.959963984540054  # two-sided 95 %
+BINS = 15
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of hits out of n."""
+    """The 95 % Wilson score interval of hits out of n; 0 to 1 when n is 0."""
     if n == 0:
         return 0.0, 1.0
     share, spread = hits / n, Z**2 / n
@@ -20,8 +26,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def proportion(hits: int, n: int) -> dict[str, object]:
-    """A share as it stands in validation.json."""
+def proportion(hits: int, n: int) -> dict[str, Any]:
+    """A share as it stands in validation.json; its value is None when n is 0."""
     low, high = wilson(hits, n)
     return {
         "value": round(hits / n, 4) if n else None,
@@ -31,59 +37,37 @@ def proportion(hits: int, n: int) -> dict[str, object]:
     }
 
 
-def auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
-    return float(roc_auc_score(truth > 0.5, score))
-
-
-def auc_by_group(
-    truth: NDArray[np.float64], score: NDArray[np.float64], groups: Sequence[str], draws: int = 1000, seed: int = 1
-) -> dict[str, object]:
-    """AUC with a 95 % percentile interval from a bootstrap that draws whole patients."""
-    rng = np.random.default_rng(seed)
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(index == i) for i in range(len(names))]
-    values = []
-    for _ in range(draws):
-        rows = np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])
-        if 0.0 < truth[rows].mean() < 1.0:
-            values.append(auc(truth[rows], score[rows]))
-    low, high = np.percentile(values, (2.5, 97.5))
-    return {
-        "value": round(auc(truth, score), 4),
-        "bootstrap95_by_patient": [round(float(low), 4), round(float(high), 4)],
-        "n": len(truth),
-        "patients": len(names),
-        "draws": draws,
-    }
+def f1(hits: int, misses: int, false_alarms: int) -> float | None:
+    """Harmonic mean of sensitivity and positive predictive value; None when there is nothing to find nor found."""
+    weight = 2 * hits + misses + false_alarms
+    return 2 * hits / weight if weight else None
 
 
 def brier(truth: NDArray[np.float64], probability: NDArray[np.float64]) -> float:
+    """Mean squared distance of the probability from the truth: 0 is perfect, 0.25 is what a constant 0.5 gets."""
     return float(np.mean((probability - truth) ** 2))
 
 
-def expected_calibration_error(truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = 15) -> float:
+def expected_calibration_error(truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = BINS) -> float:
     """Mean gap between stated and observed share over `bins` equally wide bins of the probability, weighted by n."""
-    which = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = [
-        abs(probability[which == b].mean() - truth[which == b].mean()) * (which == b).mean()
-        for b in range(bins)
-        if (which == b).any()
+    n, stated, observed = _binned(truth, probability, bins)
+    return float(np.abs(stated - observed).sum() / max(n.sum(), 1))
+
+
+def reliability(truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = BINS) -> list[dict[str, Any]]:
+    """What each bin that holds images stated and what was true, for the calibration plot."""
+    n, stated, observed = _binned(truth, probability, bins)
+    return [
+        {"stated": round(float(stated[b] / n[b]), 4), "observed": proportion(int(observed[b]), int(n[b]))}
+        for b in np.flatnonzero(n)
     ]
-    return float(np.sum(gaps))
 
 
-def thumbnail_scores(
-    train: NDArray[np.uint8], truth: NDArray[np.float64], other: NDArray[np.uint8], side: int = 8
-) -> NDArray[np.float64]:
-    """What ridge regression on side x side thumbnails says: the baseline that sees no lung.
-
-    train: (N, H, W), other: (M, H, W), H and W multiples of `side`. Returns (M,) scores without unit.
-    """
-
-    def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        n, height, width = pixels.shape
-        cells = pixels.reshape(n, side, height // side, side, width // side).mean(axis=(2, 4), dtype=np.float64)
-        return np.asarray(cells.reshape(n, -1) / 255.0)
-
-    ridge = RidgeCV(alphas=np.logspace(-3, 3, 13)).fit(thumbnails(train), truth)
-    return np.asarray(ridge.predict(thumbnails(other)), np.float64)
+def _binned(
+    truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each bin: images, sum of their probabilities, images with the finding."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    sums = (np.bincount(which, weights, bins) for weights in (np.ones(len(truth)), probability, truth))
+    n, stated, observed = (np.asarray(one, np.float64) for one in sums)
+    return n, stated, observed

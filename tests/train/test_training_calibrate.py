@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("sklearn")
 
+from training.packaging.baseline import ALPHAS, thumbnail_scores
 from training.packaging.calibrate import TARGET_SENSITIVITY, Scaling, choose_point, fit_scaling
 from training.packaging.gate_fit import choose_threshold, fit_distribution
 from validation.statistics import (
@@ -12,7 +14,6 @@ from validation.statistics import (
     brier,
     expected_calibration_error,
     proportion,
-    thumbnail_scores,
     wilson,
 )
 
@@ -97,3 +98,34 @@ def test_the_thumbnail_baseline_sees_brightness_alone():
     pixels = (rng.random((200, 32, 32)) * 60 + truth[:, None, None] * 60).astype(np.uint8)
     scores = thumbnail_scores(pixels[:100], truth[:100], pixels[100:])
     assert (scores[truth[100:] > 0.5].min()) > scores[truth[100:] < 0.5].max()
+
+
+def test_the_ridge_is_that_of_scikit_learn():
+    from sklearn.linear_model import RidgeCV
+
+    rng = np.random.default_rng(6)
+    truth = (rng.random(150) < 0.6).astype(float)
+    pixels = (rng.random((150, 8, 8)) * 200 + truth[:, None, None] * 30).astype(np.uint8)
+    rows = pixels.reshape(150, -1) / 255.0
+    theirs = RidgeCV(alphas=ALPHAS).fit(rows[:100], truth[:100]).predict(rows[100:])
+    assert thumbnail_scores(pixels[:100], truth[:100], pixels[100:]) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_areas_are_those_of_scikit_learn_and_p_that_of_scipy():
+    from scipy.stats import norm, rankdata
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+
+    from validation.roc import auc, average_precision, curve, midranks, p_of
+
+    rng = np.random.default_rng(7)
+    truth = (rng.random(500) < 0.3).astype(float)
+    score: NDArray[np.float64] = np.clip(np.round(0.3 * truth + rng.normal(0.4, 0.2, 500), 2), 0.0, 1.0)  # with ties
+    assert auc(truth, score) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+    assert average_precision(truth, score) == pytest.approx(average_precision_score(truth, score), abs=1e-12)
+    assert brier(truth, score) == pytest.approx(brier_score_loss(truth, score), abs=1e-12)
+    assert midranks(score) == pytest.approx(rankdata(score), abs=0)
+    assert p_of(-1.7) == pytest.approx(2 * norm.sf(1.7), abs=1e-12)
+    false, true, _ = roc_curve(truth, score, drop_intermediate=False)
+    ours = curve(truth, score)
+    assert ours["hits"] / truth.sum() == pytest.approx(true[1:])
+    assert ours["false_alarms"] / (1 - truth).sum() == pytest.approx(false[1:])

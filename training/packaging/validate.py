@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from inference.distribution import load_distribution
+from training.packaging.baseline import thumbnail_scores
 from training.packaging.calibrate import TARGET_SENSITIVITY
 from training.packaging.look import Model
 from training.packaging.package import Splits
 from training.packaging.probes import AGE, Probe, adults, header_probes, probes
 from validation.judge import Judge, Judged
-from validation.statistics import auc_by_group, brier, expected_calibration_error, proportion, thumbnail_scores
+from validation.statistics import auc_by_group, brier, expected_calibration_error, proportion
 
 Figures = dict[str, Any]
 
