@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from inference.manifest import read_manifest
 from training.drawing.samples import readme, write_samples
-from training.fitting.fit import Recipe, fit, read_recipe
+from training.fitting.curves import read_curve
+from training.fitting.fit import fit
 from training.packaging.card import card
 from training.packaging.package import Splits, pin, splits_of, write_core
 from training.packaging.validate import validate
+from training.recipe import Recipe, read_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
 
@@ -68,7 +70,7 @@ def samples_command(
 
 
 def _folder(plan: Recipe, out: Path) -> Path:
-    return out / str(plan["name"]) / str(plan["package"]["version"])
+    return out / plan.name / plan.shipped().version
 
 
 def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits, threads: int) -> None:
@@ -85,21 +87,20 @@ def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits,
 
 
 def _how_it_was_made(plan: Recipe, run: Path) -> str:
-    options = plan["fit"]
-    stages = ", then ".join(f"{stage['epochs']} epochs at {stage['size']} pixels" for stage in options["stages"])
+    options, model = plan.fit, plan.model
+    stages = ", then ".join(f"{stage.epochs} epochs at {stage.size} pixels" for stage in options.stages)
+    begun = "from earlier weights" if options.init else "random start" if model.weights == "none" else "ImageNet start"
     text = (
-        "DenseNet-121 (one input channel, random start) with channel attention of ratio"
-        f" {plan['model']['attention_ratio']} and dropout {plan['model']['dropout']} before a linear classifier."
-        f" {stages}, bfloat16 on two CPU cores; AdamW, one-cycle rate up to {options['max_lr']}, batches of"
-        f" {options['batch']}, both classes weighted alike, label smoothing {options['label_smoothing']}, weights"
-        f" averaged ({options['ema_decay']}). Augmentation crops borders, erases corners and varies exposure, so that"
-        " markers and film edges help less; pictures are never mirrored."
+        f"{model.architecture} (one input channel, {begun}) with dropout {model.dropout} ({model.dropout_place})."
+        f" {stages}, bfloat16; AdamW, {options.schedule} rate up to {options.max_lr}, batches of {options.batch},"
+        f" loss {plan.loss.kind}, class weights {plan.loss.class_weight}, sampler {plan.sampler.method} (domains"
+        f" {plan.sampler.domains}, classes {plan.sampler.classes}), label smoothing {plan.loss.label_smoothing},"
+        f" weights averaged ({options.ema_decay}). Augmentation crops borders, erases corners and varies exposure, so"
+        " that markers and film edges help less; every option stands in the recipe."
     )
-    curve = run / "curve.jsonl"
-    if curve.exists():
-        lines: list[dict[str, Any]] = [json.loads(line) for line in curve.read_text().splitlines()]
-        last = {line["epoch"]: line for line in lines}
-        points = ", ".join(f"{epoch}: {line['calibration_auc']:.4f}" for epoch, line in sorted(last.items()))
+    curve = read_curve(run / "curve.csv")
+    if curve:
+        points = ", ".join(f"{line['epoch']:.0f}: {line['calibration_auc']:.4f}" for line in curve)
         text += f"\n\nAUC on the calibration split after each epoch: {points}."
     return (
         text + "\n\nNot done, and likely to help: ImageNet weights to start from, longer schedules on a GPU, a second"

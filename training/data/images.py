@@ -1,9 +1,10 @@
-"""Images and patient-level splits of the training sets."""
+"""Images in memory with what is known of each, and the hash that decides which split a patient belongs to."""
 
-import csv
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from tqdm import tqdm
 
 from inference.fit_input import resize, stretch
 
+Column = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -19,42 +22,77 @@ class LabelledImages:
 
     names: tuple[str, ...]
     pixels: NDArray[np.uint8]  # (N, size, size), greyscale
-    labels: NDArray[np.float32]  # (N, L) in {0, 1}
+    labels: NDArray[np.float32]  # (N, L) in [0, 1]; NaN: not known
     groups: tuple[str, ...]  # the patient, or the best stand-in for one
+    columns: Mapping[str, Column] = field(default_factory=dict)  # each (N,); see `column`
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def column(self, name: str) -> Column:
+        """file, domain, site, sex ("F", "M", ""), view ("PA", "AP", "") as str, age_years as float, NaN: not known."""
+        if name in self.columns:
+            return self.columns[name]
+        if name == "age_years":
+            return np.full(len(self), np.nan)
+        if name in {"file", "domain", "site", "sex", "view"}:
+            return np.full(len(self), "")
+        raise KeyError(f"no column {name}; there are {', '.join(self.columns)}")
+
     def where(self, mask: NDArray[np.bool_]) -> "LabelledImages":
-        index = np.flatnonzero(mask)
+        return self.take(np.flatnonzero(mask))
+
+    def take(self, index: NDArray[np.int64]) -> "LabelledImages":
         return LabelledImages(
             tuple(self.names[i] for i in index),
             self.pixels[index],
             self.labels[index],
             tuple(self.groups[i] for i in index),
+            {name: values[index] for name, values in self.columns.items()},
         )
 
+    def labelled(self) -> "LabelledImages":
+        """Those of which at least one label is known."""
+        return self.where(np.asarray(~np.isnan(self.labels).all(axis=1)))
 
-def read_chest_pneumonia(folder: Path, size: int, percentiles: tuple[float, float]) -> LabelledImages:
-    """The paediatric set, squashed to `size`, stretched to its percentiles and kept as 8 bit."""
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    pixels = np.empty((len(rows), size, size), np.uint8)
-    for i, row in enumerate(tqdm(rows, desc="reading", unit="image", mininterval=5)):
-        with Image.open(folder / "images" / row["image"]) as picture:
-            grey = np.asarray(picture.convert("L"), np.float32) / 255.0
-        fitted = stretch(resize(grey, size, size, "squash"), *percentiles)
-        pixels[i] = np.round(fitted * 255.0)
-    labels = np.array([[row["label"] == "pneumonia"] for row in rows], np.float32)
+    def only(self, column: str, value: str) -> "LabelledImages":
+        """Those whose column has this value."""
+        return self.where(np.array([str(one) == value for one in self.column(column)], bool))
+
+    def by_domain(self) -> dict[str, "LabelledImages"]:
+        return {str(name): self.only("domain", name) for name in dict.fromkeys(self.column("domain").tolist())}
+
+
+def join(parts: Sequence[LabelledImages]) -> LabelledImages:
+    """One after the other. Every column that any part has; where a part lacks it, not known."""
+    names = dict.fromkeys(name for part in parts for name in part.columns)
     return LabelledImages(
-        tuple(row["image"] for row in rows), pixels, labels, tuple(row["patient_group"] for row in rows)
+        tuple(name for part in parts for name in part.names),
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        tuple(group for part in parts for group in part.groups),
+        {name: np.concatenate([part.column(name) for part in parts]) for name in names},
     )
 
 
-def split_of(group: str, fractions: dict[str, float], salt: str) -> str:
+def read_pixels(files: Sequence[Path], size: int, percentiles: tuple[float, float], what: str) -> NDArray[np.uint8]:
+    """(N, size, size): each picture squashed to `size`, stretched to its percentiles and kept as 8 bit."""
+    pixels = np.empty((len(files), size, size), np.uint8)
+    for i, file in enumerate(tqdm(files, desc=f"reading {what}", unit="image", mininterval=5)):
+        with Image.open(file) as picture:
+            grey = np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
+        pixels[i] = np.round(stretch(resize(grey, size, size, "squash"), *percentiles) * 255.0)
+    return pixels
+
+
+def position_of(group: str, salt: str) -> float:
+    """In [0, 1), by a hash of the patient alone."""
+    return int.from_bytes(hashlib.sha256(f"{salt}:{group}".encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(group: str, fractions: Mapping[str, float], salt: str) -> str:
     """Which split a patient belongs to: decided by a hash of the group alone, so no patient can ever cross."""
-    position = int.from_bytes(hashlib.sha256(f"{salt}:{group}".encode()).digest()[:8], "big") / 2**64
-    edge = 0.0
+    position, edge = position_of(group, salt), 0.0
     for name, fraction in fractions.items():
         edge += fraction
         if position < edge:
@@ -62,7 +100,7 @@ def split_of(group: str, fractions: dict[str, float], salt: str) -> str:
     return name
 
 
-def split(data: LabelledImages, fractions: dict[str, float], salt: str) -> dict[str, LabelledImages]:
+def split(data: LabelledImages, fractions: Mapping[str, float], salt: str) -> dict[str, LabelledImages]:
     """Cut by patient group. fractions: name -> share of patients, summing to 1."""
     membership = np.array([split_of(group, fractions, salt) for group in data.groups])
     return {name: data.where(membership == name) for name in fractions}

@@ -1,145 +1,202 @@
-"""Fit one recipe: progressive sizes, one-cycle rate, averaged weights, a checkpoint after every epoch."""
+"""Fit one recipe: stages of sizes, a schedule, averaged weights, a checkpoint after every epoch.
+
+The same recipe and seed give the same run, also when it was cut off and goes on: every epoch seeds itself.
+"""
 
 import copy
-import json
+import math
 import time
-import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.data.images import LabelledImages, read_chest_pneumonia, split
+from training.data.distribution import report
+from training.data.images import LabelledImages
+from training.data.sampler import Sampler
+from training.data.splits import read_splits
 from training.fitting.augment import augment
-from training.networks.densenet import AttentionDenseNet
+from training.fitting.curves import Curves, aucs, plot
+from training.fitting.loss import LabelLoss
+from training.fitting.network import build, device_of, known_of, pixels_of, predict, start, to_range
+from training.fitting.phases import Epoch, Rate, begin, epochs_of, train_mode
+from training.networks.metadata import hide
+from training.recipe import Recipe, read_recipe
 
-Recipe = dict[str, Any]
+__all__ = ["Recipe", "build", "fit", "fit_splits", "predict", "read_recipe", "read_splits", "to_range"]
 
-
-def read_recipe(path: Path) -> Recipe:
-    return tomllib.loads(path.read_text())
-
-
-def read_splits(recipe: Recipe, data: Path) -> dict[str, LabelledImages]:
-    low, high = recipe["percentiles"]
-    images = read_chest_pneumonia(data / recipe["data"], recipe["size"], (low, high))
-    return split(images, recipe["split"], recipe["name"])
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.pt"
 
 
-def build(recipe: Recipe) -> AttentionDenseNet:
-    model = recipe["model"]
-    return AttentionDenseNet(len(recipe["labels"]), model["dropout"], model["attention_ratio"])
+@dataclass
+class Best:
+    """The best epoch of the last stage, by the AUC of the calibration split."""
+
+    auc: float = -math.inf
+    epoch: int = -1
 
 
-def to_range(batch: Tensor, recipe: Recipe) -> Tensor:
-    low, high = recipe["value_range"]
-    return (batch * (high - low) + low).contiguous(memory_format=torch.channels_last)
+class Run:
+    """One fit in one folder."""
 
+    def __init__(self, recipe: Recipe, splits: dict[str, LabelledImages], out: Path) -> None:
+        self.recipe, self.out, self.device = recipe, out, device_of(recipe)
+        self.train, self.calibration = splits["train"], splits["calibration"].labelled()
+        torch.manual_seed(recipe.seed)
+        self.net: nn.Module = build(recipe)
+        if recipe.fit.init:
+            fresh = start(self.net, Path(recipe.fit.init))
+            tqdm.write(f"going on from {recipe.fit.init}; from a random start: {', '.join(fresh) or 'nothing'}")
+        self.net = self.net.to(self.device, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.net)
+        self.sampler = Sampler(self.train, recipe)
+        drawn = self.sampler.epoch(torch.Generator().manual_seed(recipe.seed))
+        self.steps = len(drawn) // recipe.fit.batch
+        if not self.steps:
+            raise ValueError(f"an epoch of {len(drawn)} images does not fill one batch of {recipe.fit.batch}")
+        self.loss = LabelLoss(recipe.loss, self.train.labels[drawn], self.device)
+        self.known = known_of(self.train, recipe)
+        domains = {name: i for i, name in enumerate(dict.fromkeys(self.train.column("domain").tolist()))}
+        self.domains = torch.tensor([domains[name] for name in self.train.column("domain").tolist()])
+        self.epochs = epochs_of(recipe.fit)
+        self.best = Best()
+        self.rate: Rate | None = None
 
-@torch.inference_mode()
-def predict(net: AttentionDenseNet, images: LabelledImages, recipe: Recipe, size: int) -> np.ndarray:
-    """Logits (N, L) without dropout."""
-    net.eval()
-    out = []
-    for start in range(0, len(images), 64):
-        batch = torch.from_numpy(images.pixels[start : start + 64]).float().unsqueeze(1) / 255.0
-        if size != batch.shape[-1]:
-            batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            out.append(net(to_range(batch, recipe)).float())
-    return torch.cat(out).numpy()
+    def go(self) -> nn.Module:
+        curves = Curves(self.out)
+        first = self.resume()
+        curves.cut(first)
+        for number in range(first, len(self.epochs)):
+            if self.stopped(number):
+                tqdm.write(f"no better AUC since epoch {self.best.epoch}: stopped before epoch {number}")
+                break
+            line = self.one(number)
+            curves.add(line)
+            self.save(number)
+        if self.recipe.fit.keep == "best" and (self.out / "best.pt").exists():
+            self.ema.load_state_dict(torch.load(self.out / "best.pt", weights_only=True, map_location=self.device))
+        _write(self.ema.state_dict(), self.out / WEIGHTS)
+        plot(self.out)
+        return self.ema
 
+    def stopped(self, number: int) -> bool:
+        patience = self.recipe.fit.patience_epochs
+        return bool(patience) and self.best.epoch >= 0 and number - self.best.epoch > patience
 
-def fit(recipe: Recipe, data: Path, out: Path) -> AttentionDenseNet:
-    """Train and return the averaged network. Resumes from `out`/checkpoint.pt when one is there."""
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe["seed"])
-    splits = read_splits(recipe, data)
-    train, calibration = splits["train"], splits["calibration"]
-    options = recipe["fit"]
-    net = build(recipe).to(memory_format=torch.channels_last)
-    ema = copy.deepcopy(net)
-    plan = [stage["size"] for stage in options["stages"] for _ in range(stage["epochs"])]
-    steps = len(train) // options["batch"]
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=options["weight_decay"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options["max_lr"], total_steps=steps * len(plan))
-    state: dict[str, Any] = {"net": net, "ema": ema, "optimiser": optimiser, "schedule": schedule}
-    first = _resume(out / "checkpoint.pt", state)
-    positive_share = train.labels.mean(axis=0)
-    weights = torch.from_numpy(np.stack([0.5 / (1 - positive_share), 0.5 / positive_share]).astype(np.float32))
-    for epoch in range(first, len(plan)):
-        started = time.monotonic()
-        loss = _epoch(net, ema, train, recipe, plan[epoch], optimiser, schedule, weights, seed=recipe["seed"] + epoch)
-        logits = predict(ema, calibration, recipe, plan[epoch])
-        line = {
-            "epoch": epoch,
-            "size": plan[epoch],
-            "loss": loss,
-            "calibration_auc": float(roc_auc_score(calibration.labels[:, 0], logits[:, 0])),
-            "seconds": time.monotonic() - started,
+    def one(self, number: int) -> dict[str, float]:
+        """Fit one epoch and measure it on the calibration split."""
+        began, epoch = time.monotonic(), self.epochs[number]
+        rate = self.rate_of(number)
+        lr = max(group["lr"] for group in rate.optimiser.param_groups)
+        loss = self.pass_over(epoch, rate, self.recipe.seed + number)
+        found = aucs(self.calibration, predict(self.ema, self.calibration, self.recipe, epoch.size), self.recipe)
+        auc = found["calibration_auc"]
+        rate.after_epoch(auc)
+        if epoch.last_stage and (auc > self.best.auc or self.best.epoch < 0):
+            self.best = Best(auc if math.isfinite(auc) else -math.inf, number)
+            _write(self.ema.state_dict(), self.out / "best.pt")
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        tqdm.write(f"epoch {number + 1}/{len(self.epochs)} at {epoch.size} pixels: loss {loss:.4f}, {shown}")
+        head = {"epoch": float(number), "size": float(epoch.size), "lr": lr, "loss": loss}
+        return head | found | {"seconds": round(time.monotonic() - began, 1)}
+
+    def rate_of(self, number: int) -> Rate:
+        """The phase's optimiser and schedule; new where a phase begins."""
+        epoch = self.epochs[number]
+        if self.rate is None or self.epochs[number - 1].phase != epoch.phase:
+            length = sum(other.phase == epoch.phase for other in self.epochs)
+            self.rate = begin(self.net, self.recipe.fit, epoch, self.steps * length)
+        return self.rate
+
+    def pass_over(self, epoch: Epoch, rate: Rate, seed: int) -> float:
+        """One epoch; returns the mean loss."""
+        torch.manual_seed(seed)
+        drawing = torch.Generator().manual_seed(seed)
+        changing = torch.Generator(self.device).manual_seed(seed)
+        size = self.recipe.fit.batch
+        order = self.sampler.epoch(drawing)
+        train_mode(self.net, epoch)
+        total = torch.zeros((), device=self.device)
+        for step in tqdm(range(self.steps), desc=f"size {epoch.size}", unit="batch", mininterval=10):
+            index = order[step * size : (step + 1) * size]
+            loss = self.loss(*self.look(index, epoch, drawing, changing))
+            rate.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.fit.clip_norm)
+            rate.optimiser.step()
+            rate.after_batch()
+            average(self.ema, self.net, self.recipe.fit.ema_decay)
+            total += loss.detach()
+        return float(total) / self.steps
+
+    def look(
+        self, index: Any, epoch: Epoch, drawing: torch.Generator, changing: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and labels of one batch, (N, L) each."""
+        pixels = pixels_of(self.train, index, self.device)
+        domains = self.domains[index].to(self.device)
+        image = to_range(augment(pixels, epoch.size, changing, self.recipe.augment, domains), self.recipe)
+        told: tuple[Tensor, ...] = ()
+        if self.known is not None:
+            told = (hide(self.known[index], self.recipe.fit.metadata_hidden, drawing).to(self.device),)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.fit.autocast):
+            logits = self.net(image, *told)
+        return logits.float(), torch.from_numpy(self.train.labels[index]).to(self.device)
+
+    def save(self, number: int) -> None:
+        assert self.rate is not None
+        state = {
+            "epoch": number,
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "rate": self.rate.state_dict(),
+            "best": {"auc": self.best.auc, "epoch": self.best.epoch},
         }
-        with (out / "curve.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        torch.save({"epoch": epoch} | {k: v.state_dict() for k, v in state.items()}, out / "checkpoint.pt")
-    torch.save(ema.state_dict(), out / "weights.pt")
-    return ema
+        _write(state, self.out / CHECKPOINT)
+
+    def resume(self) -> int:
+        """The epoch to go on with."""
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return 0
+        saved = torch.load(path, weights_only=True, map_location=self.device)
+        number = int(saved["epoch"])
+        self.net.load_state_dict(saved["net"])
+        self.ema.load_state_dict(saved["ema"])
+        self.best = Best(**saved["best"])
+        self.rate_of(number).load_state_dict(saved["rate"])
+        return number + 1
 
 
-def _resume(path: Path, state: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"]) + 1
+def fit(recipe: Recipe, data: Path, out: Path) -> nn.Module:
+    """Train and return the network that is kept. Resumes from `out`/checkpoint.pt when one is there."""
+    return fit_splits(recipe, read_splits(recipe, data), out)
 
 
-def _epoch(
-    net: AttentionDenseNet,
-    ema: AttentionDenseNet,
-    train: LabelledImages,
-    recipe: Recipe,
-    size: int,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    weights: Tensor,
-    seed: int,
-) -> float:
-    """One pass over the training images; returns the mean loss. weights: (2, L), per class of 0 and 1."""
-    options = recipe["fit"]
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(train), generator=generator)
-    batches = order[: len(order) // options["batch"] * options["batch"]].view(-1, options["batch"])
-    net.train()
-    total = 0.0
-    for index in tqdm(batches, desc=f"size {size}", unit="batch", mininterval=10):
-        pixels = torch.from_numpy(train.pixels[index.numpy()]).float().unsqueeze(1) / 255.0
-        labels = torch.from_numpy(train.labels[index.numpy()])
-        image = to_range(augment(pixels, size, generator), recipe)
-        soft = labels * (1 - 2 * options["label_smoothing"]) + options["label_smoothing"]
-        per_item = torch.where(labels > 0.5, weights[1], weights[0])
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(image)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), soft, weight=per_item)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), options["clip_norm"])
-        optimiser.step()
-        schedule.step()
-        _average(ema, net, options["ema_decay"])
-        total += float(loss.detach())
-    return total / len(batches)
+def fit_splits(recipe: Recipe, splits: dict[str, LabelledImages], out: Path) -> nn.Module:
+    """The same with images that are in memory: train and calibration are used."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    report(splits, recipe, out)
+    return Run(recipe, splits, out).go()
 
 
 @torch.no_grad()
-def _average(ema: AttentionDenseNet, net: AttentionDenseNet, decay: float) -> None:
+def average(ema: nn.Module, net: nn.Module, decay: float) -> None:
+    """Move the averaged weights a step towards the network's; counters are copied."""
     for mean, now in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(now, 1 - decay)
         else:
             mean.copy_(now)
+
+
+def _write(state: Any, path: Path) -> None:
+    """Atomically: a run that is cut off leaves the last whole file."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)

@@ -14,26 +14,25 @@ from inference.distribution import dump_distribution
 from inference.manifest import (
     MANIFEST,
     Calibration,
-    CodeSpec,
-    DataSource,
     GateSpec,
     InputSpec,
     LabelSpec,
     Licence,
     Manifest,
     OperatingPoint,
-    Reads,
     UncertaintySpec,
     read_manifest,
 )
 from training.data.images import LabelledImages
-from training.fitting.fit import Recipe, build, read_splits, to_range
+from training.data.splits import read_splits
+from training.fitting.network import build, to_range
 from training.networks.densenet import McConfig, McTriageNet
 from training.packaging.calibrate import choose_point, fit_scaling
 from training.packaging.export import export, halve_weights, save
 from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
 from training.packaging.golden import golden
 from training.packaging.look import Model, Outputs, tensor
+from training.recipe import Recipe
 
 PARITY_BATCH = 24  # images held in memory at once
 PARITY_FP32 = 1e-4
@@ -42,20 +41,24 @@ PARITY_FP16 = 5e-3
 
 @dataclass(frozen=True)
 class Splits:
-    """The recipe's splits and the folder their pictures lie in."""
+    """The recipe's splits over all its data sets; `by_domain` of each part tells the sets apart."""
 
     train: LabelledImages
     calibration: LabelledImages
     test: LabelledImages
-    images: Path
 
     def files(self, part: LabelledImages) -> list[Path]:
-        return [self.images / name for name in part.names]
+        return [Path(file) for file in part.column("file").tolist()]
+
+    def domain(self, name: str) -> "Splits":
+        """The same of one data set alone."""
+        return Splits(*(part.only("domain", name) for part in (self.train, self.calibration, self.test)))
 
 
 def splits_of(recipe: Recipe, data: Path) -> Splits:
-    parts = read_splits(recipe, data)
-    return Splits(parts["train"], parts["calibration"], parts["test"], data / recipe["data"] / "images")
+    """Only images of which a label is known: of the others nothing can be measured."""
+    parts = {name: part.labelled() for name, part in read_splits(recipe, data).items()}
+    return Splits(parts["train"], parts["calibration"], parts["test"])
 
 
 def load_net(recipe: Recipe, run: Path) -> McTriageNet:
@@ -65,7 +68,7 @@ def load_net(recipe: Recipe, run: Path) -> McTriageNet:
         net.load_state_dict(torch.load(run / "weights.pt", weights_only=True))
     else:
         net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["ema"])
-    return McTriageNet(net, McConfig(recipe["model"]["mc_passes"], recipe["model"]["mc_seed"])).eval()
+    return McTriageNet(net, McConfig(recipe.model.mc_passes, recipe.model.mc_seed)).eval()
 
 
 @torch.inference_mode()
@@ -103,27 +106,28 @@ def parity(net: McTriageNet, model: Model, images: NDArray[np.float32]) -> dict[
 
 def input_spec(recipe: Recipe) -> InputSpec:
     return InputSpec(
-        height=recipe["size"],
-        width=recipe["size"],
+        height=recipe.size,
+        width=recipe.size,
         fit="squash",
         window="header",
-        percentiles=tuple(recipe["percentiles"]),
-        value_range=tuple(recipe["value_range"]),
+        percentiles=recipe.percentiles,
+        value_range=recipe.value_range,
     )
 
 
 def label_specs(recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32]) -> tuple[LabelSpec, ...]:
     """Calibration and operating point of each label, from the calibration split's outputs."""
     specs = []
-    for i, code in enumerate(recipe["package"]["codes"]):
-        scores, ill = outputs.scores[:, :, i].astype(np.float64), truth[:, i].astype(np.float64)
+    for i, code in enumerate(recipe.shipped().codes):
+        known = ~np.isnan(truth[:, i])
+        scores, ill = outputs.scores[known, :, i].astype(np.float64), truth[known, i].astype(np.float64)
         scaling = fit_scaling(scores, ill)
         point = choose_point(scaling.apply(scores).mean(axis=1), ill)
         specs.append(
             LabelSpec(
-                label=code["label"],
-                code=CodeSpec(**code["code"]),
-                site=CodeSpec(**code["site"]),
+                label=code.label,
+                code=code.code,
+                site=code.site,
                 operating_point=OperatingPoint(**vars(point)),
                 calibration=Calibration(method="platt", temperature=scaling.temperature, bias=scaling.bias),
             )
@@ -136,7 +140,7 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
     folder.mkdir(parents=True, exist_ok=True)
     net, spec = load_net(recipe, run), input_spec(recipe)
     features = train_features(net, splits.train, recipe)
-    full = export(net, recipe["size"])
+    full = export(net, recipe.size)
     save(full, run / "model-fp32.onnx")
     save(halve_weights(full), folder / "model.onnx")
     model, exact = Model(folder / "model.onnx", spec, threads), Model(run / "model-fp32.onnx", spec, threads)
@@ -160,36 +164,33 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
 
 
 def _manifest(recipe: Recipe, spec: InputSpec, labels: tuple[LabelSpec, ...], threshold: float) -> Manifest:
-    package, model = recipe["package"], recipe["model"]
-    source = DataSource(
-        name=package["data_name"], licence=package["data_licence"], attribution=package["data_attribution"]
-    )
+    package, model = recipe.shipped(), recipe.model
     return Manifest(
-        name=recipe["name"],
-        version=package["version"],
-        created=package["created"],
-        intended_use=package["intended_use"],
-        not_for=package["not_for"],
-        licence=Licence(weights=package["weights_licence"], non_commercial=False, data=(source,)),
+        name=recipe.name,
+        version=package.version,
+        created=package.created,
+        intended_use=package.intended_use,
+        not_for=package.not_for,
+        licence=Licence(weights=package.weights_licence, non_commercial=package.non_commercial, data=package.sources),
         files={"model.onnx": "0" * 64, "gate.npz": "0" * 64},
         input=spec,
         labels=labels,
         uncertainty=UncertaintySpec(
             method="mc-dropout-head",
-            passes=model["mc_passes"],
-            dropout=model["dropout"],
-            seed=model["mc_seed"],
-            text=f"sd over {model['mc_passes']} masked heads on one pass of the features, after calibrating each;"
+            passes=model.mc_passes,
+            dropout=model.dropout,
+            seed=model.mc_seed,
+            text=f"sd over {model.mc_passes} masked heads on one pass of the features, after calibrating each;"
             " blind to the backbone's own uncertainty",
         ),
-        reads=Reads(**package["reads"]),
+        reads=package.reads,
         gate=GateSpec(
             file="gate.npz",
             threshold=threshold,
             text=f"distance of the pooled features from the training images ({COMPONENTS} axes and the residual);"
             f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
         ),
-        may_raise_priority=package["may_raise_priority"],
+        may_raise_priority=package.may_raise_priority,
     )
 
 
@@ -206,14 +207,12 @@ def pin(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def licence_text(recipe: Recipe) -> str:
-    package = recipe["package"]
+    package = recipe.shipped()
+    sources = "".join(f"  {one.name}\n  Licence: {one.licence}\n  {one.attribution}\n\n" for one in package.sources)
     return (
-        f"The weights in model.onnx and the figures in gate.npz are licensed {package['weights_licence']}\n"
+        f"The weights in model.onnx and the figures in gate.npz are licensed {package.weights_licence}\n"
         "(https://creativecommons.org/licenses/by/4.0/legalcode).\n\n"
-        "They were fitted to:\n\n"
-        f"  {package['data_name']}\n"
-        f"  Licence: {package['data_licence']}\n"
-        f"  {package['data_attribution']}\n\n"
+        f"They were fitted to:\n\n{sources}"
         "Changes made: images resized, split by patient group, used to fit the weights. No image is part of this\n"
         "package; golden.npz holds made-up pictures only. When you pass the package on, keep this file with it.\n"
         "Provided as is, without warranty of any kind.\n"
