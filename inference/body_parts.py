@@ -89,7 +89,7 @@ def body_part_of_term(term: str, tables: SiteTables) -> str | None:
 
 def body_part_of_text(text: str, tables: SiteTables) -> str | None:
     """The one part whose words of the site's table stand in the text; None when there is none, or more than one."""
-    named = [part for part, words in tables.body_parts.items() if _any_word(text, words)]
+    named = [part for part, words in tables.body_parts.items() if any_word(text, words)]
     return named[0] if len(named) == 1 else None
 
 
@@ -108,8 +108,8 @@ def view_of_codes(codes: Iterable[tuple[str, str]]) -> str | None:
 
 def view_of_text(text: str, tables: SiteTables) -> str | None:
     """PA, AP, FRONTAL or LATERAL; None when the text says none of them, or both sides ("chest PA and lateral")."""
-    frontal = [word for word in tables.frontal if _any_word(text, (word,))]
-    lateral = _any_word(text, tables.lateral)
+    frontal = [word for word in tables.frontal if any_word(text, (word,))]
+    lateral = any_word(text, tables.lateral)
     if lateral and frontal:
         return None
     if lateral:
@@ -121,7 +121,7 @@ def view_of_text(text: str, tables: SiteTables) -> str | None:
     return named.pop().upper() if len(named) == 1 else "FRONTAL"
 
 
-def _any_word(text: str, words: Sequence[str]) -> bool:
+def any_word(text: str, words: Sequence[str]) -> bool:
     """Whole words; a word of four letters or more may also begin a longer one ("Thoraxaufnahme")."""
     folded = text.casefold()
     for word in words:

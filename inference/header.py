@@ -22,6 +22,7 @@ from inference.body_parts import (
 from inference.elements import MalformedElement, has, integer, items, strings, text, unsigned
 
 DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
+SERIES_TEXTS = {"ProtocolName": ("LO",), "SeriesDescription": ("LO",), "AcquisitionContrast": ("CS",)}
 DAYS_PER_YEAR = 365.2425
 MAX_AGE_YEARS = 130.0
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -40,6 +41,7 @@ class HeaderFacts:
     body_part_source: str = ""
     view: str | None = None  # PA, AP, FRONTAL (one of the two), LATERAL, OBLIQUE, ...
     view_source: str = ""
+    series_texts: tuple[str, ...] = ()  # what the protocol, the series and an enhanced MR's contrast are called
     age_years: float | None = None
     age_source: str = ""
     for_processing: bool = False
@@ -68,7 +70,7 @@ def facts_from_json(value: dict[str, Any]) -> HeaderFacts:
     known = {field.name: field for field in fields(HeaderFacts)}
     if set(value) != set(known):
         raise ValueError("not header facts")
-    value = {**value, "image_type": tuple(value["image_type"])}
+    value = {**value, **{name: tuple(value[name]) for name in ("image_type", "series_texts")}}
     for name, item in value.items():
         if not _fits(item, _type_name(known[name].type)) or (isinstance(item, str) and len(item) > 300):
             raise ValueError(f"header fact {name} has a wrong type")
@@ -91,6 +93,7 @@ def read_header(ds: Dataset, tables: SiteTables) -> HeaderFacts:
         body_part_source=body_part_source,
         view=view,
         view_source=view_source,
+        series_texts=_series_texts(ds),
         age_years=age,
         age_source=age_source,
         for_processing=_for_processing(ds),
@@ -151,6 +154,11 @@ def _view(ds: Dataset, texts: dict[str, str], tables: SiteTables) -> tuple[str |
         if view:
             return view, keyword
     return None, ""
+
+
+def _series_texts(ds: Dataset) -> tuple[str, ...]:
+    said = (text(ds, keyword, vrs)[:64] for keyword, vrs in SERIES_TEXTS.items())
+    return tuple(words for words in said if words)
 
 
 def _codes(ds: Dataset, keyword: str) -> list[tuple[str, str]]:
@@ -216,7 +224,11 @@ def _type_name(declared: Any) -> str:
 
 def _fits(item: Any, declared: str) -> bool:
     if declared.startswith("tuple"):
-        return isinstance(item, tuple) and len(item) <= 16 and all(isinstance(part, str) for part in item)
+        return (
+            isinstance(item, tuple)
+            and len(item) <= 16
+            and all(isinstance(part, str) and len(part) <= 300 for part in item)
+        )
     kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
     if item is None:
         return "None" in declared

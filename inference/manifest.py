@@ -138,11 +138,18 @@ class UncertaintySpec(_Part):
 
 
 class Reads(_Part):
-    """Which images the package is meant for. `ages_years`: from (inclusive) to (exclusive); None: any age."""
+    """Which images the package is meant for. `ages_years`: from (inclusive) to (exclusive); None: any age.
+
+    `descriptions`: the protocol or the series must be called by one of these words (such as flair), and by none of
+    `not_descriptions` (such as t1): compared word by word, whatever the case; a word of four letters or more may also
+    begin a longer one. A series that is called nothing is not read then.
+    """
 
     modalities: Annotated[tuple[str, ...], Field(min_length=1)]
     body_parts: Annotated[tuple[str, ...], Field(min_length=1)]
     views: tuple[str, ...] = ()
+    descriptions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    not_descriptions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     ages_years: tuple[float, float] | None = None
     min_side_pixels: Annotated[int, Field(ge=1)] = 128
 

@@ -1,10 +1,12 @@
-"""Which packages are meant for an image: by modality, by a known body part, by a known view.
+"""Which packages are meant for an image: by modality, by a known body part, by a known view, by a series' name.
 
-What a header does not say keeps nobody away: the gate looks at the pixels then.
+What a header does not say keeps nobody away: the gate looks at the pixels then. The name of a series is the exception
+(docs/adr/0009): a model of one MR contrast reads only what is called by it.
 """
 
 from dataclasses import dataclass
 
+from inference.body_parts import any_word
 from inference.header import HeaderFacts
 from inference.manifest import Reads
 from inference.package import Package
@@ -43,7 +45,15 @@ def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
         return NotMeantFor("body_part_not_read", f"No model reads {facts.modality} of this body part.", 2)
     if reads.views and facts.view is not None and not _view_fits(facts.view, reads.views):
         return NotMeantFor("view_not_read", f"No model reads the {facts.view.lower()} view.", 3)
+    if not _called(facts.series_texts, reads):
+        return NotMeantFor("series_not_read", "No model reads a series that is called what this one is called.", 4)
     return None
+
+
+def _called(texts: tuple[str, ...], reads: Reads) -> bool:
+    if any(any_word(words, reads.not_descriptions) for words in texts):
+        return False
+    return not reads.descriptions or any(any_word(words, reads.descriptions) for words in texts)
 
 
 def _view_fits(view: str, views: tuple[str, ...]) -> bool:
