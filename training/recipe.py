@@ -57,6 +57,7 @@ class DataSet(Part):
     folds: Annotated[int, Field(ge=0)] = 0  # k > 1: test = fold `fold` of k groups of patients, split shares the rest
     fold: Annotated[int, Field(ge=0)] = 0
     hold_out: HoldOut | None = None  # leave one institution out
+    where: dict[Literal["view", "sex", "site"], str] = {}  # only rows of which this is true: a domain for each view
     positive: dict[str, tuple[str, ...]] = {}  # chest_adult: label -> findings that mean it
     negative: tuple[str, ...] = ("No Finding",)  # chest_adult: findings that deny every label; all else is unknown
     table: str = "labels.csv"  # csv: the table below folder
@@ -177,6 +178,16 @@ class CodePlan(Part):
     site: CodeSpec | None = None
 
 
+class AgeGroupPlan(Part):
+    """Patients with a calibration and operating points of their own, chosen on the calibration split of `domains`."""
+
+    name: str
+    domains: Annotated[tuple[Name, ...], Field(min_length=1)]
+    ages_years: Range  # from (inclusive) to (exclusive)
+    target_sensitivity: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the operating point, on the calibration split
+    may_raise_priority: bool
+
+
 class PackagePlan(Part):
     version: str
     created: str
@@ -188,6 +199,7 @@ class PackagePlan(Part):
     sources: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     reads: Reads
     codes: tuple[CodePlan, ...]
+    age_groups: tuple[AgeGroupPlan, ...] = ()  # none: everybody alike, and `reads.ages_years` says who is read
 
 
 class Recipe(Part):
@@ -215,6 +227,9 @@ class Recipe(Part):
             raise ValueError("each data set needs a domain of its own")
         if self.package and [code.label for code in self.package.codes] != list(self.labels):
             raise ValueError("package.codes must name the labels, in their order")
+        named = {domain for group in (self.package.age_groups if self.package else ()) for domain in group.domains}
+        if named - set(domains):
+            raise ValueError(f"package.age_groups name domains that no data set has: {', '.join(named - set(domains))}")
         return self
 
     def shipped(self) -> PackagePlan:

@@ -13,7 +13,7 @@ import numpy as np
 from training.data.chexpert import chexpert_rows
 from training.data.images import LabelledImages, read_pixels
 from training.data.rows import UNKNOWN, Row
-from training.recipe import DataSet, Recipe
+from training.recipe import DataSet, Recipe, RecipeError
 
 OPACITY = ("Pneumonia", "Infiltration", "Consolidation", "Edema")  # what a pneumonia can look like on a film
 POSITIVE = {"pneumonia": OPACITY}
@@ -74,7 +74,10 @@ READERS: dict[str, Callable[[Path, Sequence[str], DataSet], list[Row]]] = {
 def read_set(plan: DataSet, recipe: Recipe, data: Path) -> LabelledImages:
     """One data set of the recipe, whole."""
     rows = READERS[plan.reader](data / plan.folder, recipe.labels, plan)
-    return assemble(rows, plan.domain, recipe.size, recipe.percentiles)
+    chosen = [row for row in rows if all(getattr(row, name) == value for name, value in plan.where.items())]
+    if not chosen:
+        raise RecipeError(f"{plan.domain}: no row of {plan.folder} has {plan.where}")
+    return assemble(chosen, plan.domain, recipe.size, recipe.percentiles)
 
 
 def assemble(rows: Sequence[Row], domain: str, size: int, percentiles: tuple[float, float]) -> LabelledImages:

@@ -66,19 +66,24 @@ def fit_scaling(scores: NDArray[np.float64], truth: NDArray[np.float64]) -> Scal
     return Scaling(round(float(np.exp(best.x[0])), 4), round(float(best.x[1]), 4))
 
 
-def choose_point(probability: NDArray[np.float64], truth: NDArray[np.float64]) -> Point:
-    """probability: (N,) mean of the calibrated passes; truth: (N,) in {0, 1}. The rule is the module's docstring."""
+def choose_point(
+    probability: NDArray[np.float64], truth: NDArray[np.float64], target: float = TARGET_SENSITIVITY
+) -> Point:
+    """probability: (N,) mean of the calibrated passes; truth: (N,) in {0, 1}. The rule is the module's docstring.
+
+    target: the sensitivity that is wanted on these images.
+    """
     ill, well = truth > 0.5, truth <= 0.5
 
     def sensitivity(threshold: float) -> float:
         return float((probability[ill] >= threshold).mean())
 
     thresholds = [round(1.0 / (1.0 + cost), 4) for cost in COSTS]
-    chosen = next((point for point in thresholds if sensitivity(point) >= TARGET_SENSITIVITY), thresholds[-1])
+    chosen = next((point for point in thresholds if sensitivity(point) >= target), thresholds[-1])
     return Point(
         chosen,
         round(sensitivity(chosen), 4),
         round(float((probability[well] < chosen).mean()), 4),
         f"calibration split, n={len(truth)} ({int(ill.sum())} with, {int(well.sum())} without): the greatest of"
-        f" {', '.join(str(point) for point in thresholds)} with sensitivity >= {TARGET_SENSITIVITY}",
+        f" {', '.join(str(point) for point in thresholds)} with sensitivity >= {target}",
     )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from inference.distribution import dump_distribution
 from inference.manifest import (
     MANIFEST,
+    AgeGroup,
     Calibration,
     GateSpec,
     InputSpec,
@@ -27,12 +28,12 @@ from training.data.images import LabelledImages
 from training.data.splits import read_splits
 from training.fitting.network import build, to_range
 from training.networks.densenet import McConfig, McTriageNet
-from training.packaging.calibrate import choose_point, fit_scaling
+from training.packaging.calibrate import TARGET_SENSITIVITY, choose_point, fit_scaling
 from training.packaging.export import export, halve_weights, save
 from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
 from training.packaging.golden import golden
 from training.packaging.look import Model, Outputs, tensor
-from training.recipe import Recipe
+from training.recipe import AgeGroupPlan, Recipe
 
 PARITY_BATCH = 24  # images held in memory at once
 PARITY_FP32 = 1e-4
@@ -115,14 +116,19 @@ def input_spec(recipe: Recipe) -> InputSpec:
     )
 
 
-def label_specs(recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32]) -> tuple[LabelSpec, ...]:
-    """Calibration and operating point of each label, from the calibration split's outputs."""
+def label_specs(
+    recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32], target_sensitivity: float = TARGET_SENSITIVITY
+) -> tuple[LabelSpec, ...]:
+    """Calibration and operating point of each label, from the calibration split.
+
+    truth: (N, L), NaN: not known.
+    """
     specs = []
     for i, code in enumerate(recipe.shipped().codes):
         known = ~np.isnan(truth[:, i])
         scores, ill = outputs.scores[known, :, i].astype(np.float64), truth[known, i].astype(np.float64)
         scaling = fit_scaling(scores, ill)
-        point = choose_point(scaling.apply(scores).mean(axis=1), ill)
+        point = choose_point(scaling.apply(scores).mean(axis=1), ill, target_sensitivity)
         specs.append(
             LabelSpec(
                 label=code.label,
@@ -133,6 +139,30 @@ def label_specs(recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32]) ->
             )
         )
     return tuple(specs)
+
+
+def age_groups(recipe: Recipe, outputs: Outputs, calibration: LabelledImages) -> tuple[AgeGroup, ...]:
+    """Each group by its own domains, and of those only the patients of its ages (an unknown age is the domain's)."""
+    groups = []
+    for plan in recipe.shipped().age_groups:
+        chosen = in_group(calibration, plan)
+        part = Outputs(outputs.scores[chosen], outputs.features[chosen])
+        groups.append(
+            AgeGroup(
+                name=plan.name,
+                ages_years=plan.ages_years,
+                labels=label_specs(recipe, part, calibration.labels[chosen], plan.target_sensitivity),
+                may_raise_priority=plan.may_raise_priority,
+            )
+        )
+    return tuple(groups)
+
+
+def in_group(images: LabelledImages, plan: AgeGroupPlan) -> NDArray[np.bool_]:
+    """(N,): who belongs to the group."""
+    ages = images.column("age_years").astype(np.float64)
+    fits = np.isnan(ages) | ((ages >= plan.ages_years[0]) & (ages < plan.ages_years[1]))
+    return np.asarray(np.isin(images.column("domain").astype(str), plan.domains) & fits)
 
 
 def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads: int = 0) -> dict[str, Any]:
@@ -157,13 +187,20 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
         recipe,
         spec,
         label_specs(recipe, outputs, splits.calibration.labels),
+        age_groups(recipe, outputs, splits.calibration),
         choose_threshold(distribution.distance(outputs.features)),
     )
     pin(manifest, folder)
     return measured
 
 
-def _manifest(recipe: Recipe, spec: InputSpec, labels: tuple[LabelSpec, ...], threshold: float) -> Manifest:
+def _manifest(
+    recipe: Recipe,
+    spec: InputSpec,
+    labels: tuple[LabelSpec, ...],
+    groups: tuple[AgeGroup, ...],
+    threshold: float,
+) -> Manifest:
     package, model = recipe.shipped(), recipe.model
     return Manifest(
         name=recipe.name,
@@ -190,6 +227,7 @@ def _manifest(recipe: Recipe, spec: InputSpec, labels: tuple[LabelSpec, ...], th
             text=f"distance of the pooled features from the training images ({COMPONENTS} axes and the residual);"
             f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
         ),
+        age_groups=groups,
         may_raise_priority=package.may_raise_priority,
     )
 
