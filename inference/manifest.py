@@ -78,6 +78,8 @@ class InputSpec(_Part):
             raise ValueError("percentiles must rise within 0 to 100")
         if self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range must rise")
+        if self.test_time[0] != "as_is" or len(set(self.test_time)) != len(self.test_time):
+            raise ValueError("test_time must begin with as_is and name no view twice")
         return self
 
 
@@ -234,7 +236,9 @@ class Manifest(_Part):
     not_for: Annotated[str, Field(min_length=1)]
     licence: Licence
     files: dict[FileName, Sha256]
-    members: Annotated[tuple[FileName, ...], Field(min_length=1)] = ("model.onnx",)  # an ensemble has several
+    members: Annotated[tuple[FileName, ...], Field(min_length=1)] = (
+        "model.onnx",
+    )  # an ensemble has several, each once
     input: InputSpec
     outputs: OutputNames = OutputNames()
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
@@ -249,9 +253,11 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for member in self.members:
-            if member not in self.files:
-                raise ValueError(f"files must list {member}")
+        missing = [member for member in self.members if member not in self.files]
+        if missing or len(set(self.members)) != len(self.members):
+            raise ValueError(
+                f"members must differ, and files must list each: {', '.join(missing) or 'one stands twice'}"
+            )
         if (self.task == "segmentation") != (self.segmentation is not None):
             raise ValueError("segmentation belongs to the task segmentation, and that task needs it")
         if (self.task == "detection") != (self.detection is not None):

@@ -15,10 +15,10 @@ from inference.distribution import FeatureDistribution, load_distribution
 from inference.errors import PackageError
 from inference.manifest import MANIFEST, Manifest, parse_manifest
 from inference.onnx_check import onnx_problems
-from ledger.records import ModelIdentity
+from inference.views import total_passes
+from ledger.records import ModelIdentity, VolumeRule
 
 MAX_FILE_BYTES = 2_000_000_000
-MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 
 
@@ -29,8 +29,14 @@ class Package:
     folder: Path
     manifest: Manifest
     digest: str
-    model: bytes = field(repr=False)
+    graphs: tuple[bytes, ...] = field(repr=False)  # the ONNX file of each member
     distribution: FeatureDistribution | None = field(repr=False)
+    golden: bytes | None = field(default=None, repr=False)  # examples to replay, an npz
+
+    @property
+    def model(self) -> bytes:
+        """The first member's ONNX file; most packages have no other."""
+        return self.graphs[0]
 
     @property
     def key(self) -> str:
@@ -39,8 +45,17 @@ class Package:
     @property
     def identity(self) -> ModelIdentity:
         manifest = self.manifest
-        passes, words = manifest.uncertainty.passes, manifest.uncertainty.text
-        return ModelIdentity(manifest.name, manifest.version, self.digest, passes, words)
+        words = manifest.uncertainty.text
+        passes = total_passes(manifest.uncertainty.passes, manifest.input, len(manifest.members))
+        rule = manifest.segmentation
+        return ModelIdentity(
+            manifest.name,
+            manifest.version,
+            self.digest,
+            passes,
+            words,
+            VolumeRule(rule.min_slices, rule.min_volume_ml) if rule else None,
+        )
 
 
 def default_models_dir() -> Path:
@@ -80,11 +95,13 @@ def load_package(folder: Path) -> Package:
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise PackageError(f"{folder}: the manifest says {manifest.name}/{manifest.version}")
     files = {name: _read_pinned(folder, name, sha256) for name, sha256 in manifest.files.items()}
-    problems = onnx_problems(files[MODEL])
-    if problems:
-        raise PackageError(f"{folder / MODEL}: {'; '.join(problems)}")
+    for member in manifest.members:
+        problems = onnx_problems(files[member])
+        if problems:
+            raise PackageError(f"{folder / member}: {'; '.join(problems)}")
     distribution = _distribution(folder, manifest, files)
-    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), files[MODEL], distribution)
+    graphs = tuple(files[member] for member in manifest.members)
+    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), graphs, distribution, files.get(GOLDEN))
 
 
 def _distribution(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> FeatureDistribution | None:

@@ -45,7 +45,7 @@ def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
         return NotMeantFor("body_part_not_read", f"No model reads {facts.modality} of this body part.", 2)
     if reads.views and facts.view is not None and not _view_fits(facts.view, reads.views):
         return NotMeantFor("view_not_read", f"No model reads the {facts.view.lower()} view.", 3)
-    if not _called(facts.series_texts, reads):
+    if not facts.unverified and not _called(facts.series_texts, reads):  # a bare picture is what its giver says
         return NotMeantFor("series_not_read", "No model reads a series that is called what this one is called.", 4)
     return None
 
