@@ -9,7 +9,7 @@ from sr_writer.dress import Report
 from sr_writer.errors import NothingToSay, SourceUnreadable
 from sr_writer.identity import identity_of
 from sr_writer.measurement_report import measurement_report
-from sr_writer.reading import Read, reads
+from sr_writer.reading import Read, measured, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.source import SourceHeader, read_header
 from sr_writer.text_report import text_report
@@ -21,7 +21,8 @@ def build_objects(
 ) -> list[ResultObject]:
     """The objects of one report, the same bytes for the same input.
 
-    HIGH and MEDIUM: measurement SR, text SR, Secondary Capture; everything else the text SR alone.
+    HIGH and MEDIUM: measurement SR, text SR, Secondary Capture. Everything else: the text SR, and the measurement SR
+    where a model that may not raise the priority marked something.
     Raises SourceUnreadable when no source header can be read, NothingToSay when no result concerns a reader.
     """
     found = reads(findings)
@@ -43,9 +44,9 @@ def build_objects(
 
 
 def _objects(report: Report, store: Store) -> list[ResultObject]:
-    if report.findings.priority not in FLAGGED:
-        return [text_report(report)]
-    return [measurement_report(report), text_report(report), secondary_capture(report, store)]
+    if report.findings.priority in FLAGGED:
+        return [measurement_report(report), text_report(report), secondary_capture(report, store)]
+    return [measurement_report(report), text_report(report)] if measured(report.findings) else [text_report(report)]
 
 
 def _header(found: list[Read], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:

@@ -41,6 +41,11 @@ class Report:
     def at(self) -> datetime:
         return self.header.local(self.findings.reported_at)
 
+    @property
+    def shows_place(self) -> bool:
+        """Whether objects may say where: boxes and heat maps."""
+        return self.settings.localization != "off"
+
 
 def stand_in(instance: InstanceRef, rows: int = 1, columns: int = 1) -> Dataset:
     """A clean data set that highdicom accepts as evidence for `instance` (its class is written later)."""

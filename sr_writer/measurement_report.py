@@ -1,7 +1,8 @@
 """SR #1: the report a machine reads. TID 1500 in Comprehensive SR (result_objects 7.1 and 7.8).
 
-There is a heat map but no box, so each measurement group outlines the whole image: valid, and viewers draw a frame
-instead of going blank. highdicom cannot build all of the layout; what it lacks is added to its tree afterwards.
+A finding with boxes has a measurement group for each box, its rectangle as the image region. Without boxes (a heat map
+is none) its one group outlines the whole image: valid, and viewers draw a frame instead of going blank. highdicom
+cannot build all of the layout; what it lacks is added to its tree afterwards.
 """
 
 from collections.abc import Sequence
@@ -33,14 +34,14 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
-from ledger.records import Finding, ImageResult, ResultObject, TriagePriority
+from ledger.records import Finding, ImageResult, Region, ResultObject, TriagePriority
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, language, observation_context, separate
 from sr_writer.dress import ANY_IMAGE, Report, finished, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
 from sr_writer.reading import Read, analysed, not_judged, ranked, reads
-from sr_writer.words import DISCLAIMER, name_of, plus_minus, spoken, standing
+from sr_writer.words import DISCLAIMER, FLAGGED, name_of, percent, plus_minus, spoken, standing
 
 KIND = "measurement_sr"
 _CONTAINS = RelationshipTypeValues.CONTAINS
@@ -51,11 +52,19 @@ _PROJECTIONS = frozenset(
 
 @dataclass(frozen=True)
 class Statement:
-    """One finding with the result it belongs to, as one measurement group says it."""
+    """One finding, or one of its boxes, with the result it belongs to, as one measurement group says it.
+
+    box: which of the finding's regions, the most probable first; None for the finding as a whole.
+    """
 
     read: Read
     finding: Finding
     number: int
+    box: int | None = None
+
+    @property
+    def region(self) -> Region | None:
+        return None if self.box is None else self.finding.regions[self.box]
 
     @property
     def title(self) -> str:
@@ -63,13 +72,20 @@ class Statement:
 
     @property
     def comment(self) -> str:
-        return f"AI (research): {name_of(self.finding)} {plus_minus(self.finding)}"
+        said = f"{percent(self.region.probability)} %" if self.region else plus_minus(self.finding)
+        return f"AI (research): {name_of(self.finding)} {said}"
+
+    def tracking_uid(self, installation_uid: str) -> str:
+        """Stable over revisions: a box is named by its place in the order of probability."""
+        model, label = self.read.result.model, self.finding.label
+        label = label if self.box is None else f"{label} box {self.box + 1}"
+        return tracking_uid(installation_uid, self.read.instance.sop_instance_uid, model.name if model else "", label)
 
 
 def measurement_report(report: Report) -> ResultObject:
     """Build it. Raises NothingToSay when no image was analysed."""
     found = reads(report.findings)
-    statements = _statements(analysed(found))
+    statements = _statements(analysed(found), report.shows_place)
     content = MeasurementReport(
         observation_context=observation_context(report),
         procedure_reported=codes.IMAGING_PROCEDURE,
@@ -106,34 +122,55 @@ def _library(report: Report, found: Sequence[Read]) -> list[Dataset]:
     return [image]
 
 
-def _statements(found: Sequence[Read]) -> list[Statement]:
-    """A group for each finding that is present or in doubt; with none, for the worst image's first finding."""
+def _statements(found: Sequence[Read], boxes: bool) -> list[Statement]:
+    """A group for each finding that is present or in doubt; with none, for the worst image's first finding.
+
+    boxes: whether a finding with boxes has a group for each of them instead.
+    """
     every = [(read, finding) for read in found for finding in sorted(spoken(read.result), key=ranked)]
     if not every:
         raise NothingToSay("no analysed image has a finding to measure")
     flagged = [(read, finding) for read, finding in every if finding.present or finding.in_doubt]
-    return [Statement(read, finding, i) for i, (read, finding) in enumerate(flagged or every[:1], start=1)]
+    chosen = [
+        (read, finding, box)
+        for read, finding in flagged or every[:1]
+        for box in (range(len(finding.regions)) if boxes and finding.regions else (None,))
+    ]
+    return [Statement(read, finding, i, box) for i, (read, finding, box) in enumerate(chosen, start=1)]
 
 
 def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     """TID 1410."""
     instance, finding = said.read.instance, said.finding
-    model = said.read.result.model
-    uid = tracking_uid(report.installation_uid, instance.sop_instance_uid, model.name if model else "", finding.label)
+    uid = said.tracking_uid(report.installation_uid)
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=uid, identifier=said.title),
         referenced_region=ImageRegion(
             graphic_type="POLYLINE",
-            graphic_data=outline(said.read.result, report),
+            graphic_data=rectangle(said.region) if said.region else outline(said.read.result, report),
             source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
         ),
         finding_type=codes.concept(finding.code),
         algorithm_id=_algorithm(said.read.result, finding),
-        measurements=[
-            Measurement(name=codes.PROBABILITY, value=_certain(finding.probability), unit=codes.PERCENT),
-            Measurement(name=codes.PROBABILITY_SD, value=_percent(finding.probability_sd), unit=codes.PERCENT),
-        ],
+        measurements=_numbers(said),
     )
+
+
+def _numbers(said: Statement) -> list[Measurement]:
+    """The probability, and how far the passes lie apart: those were counted for the finding, not for each box."""
+    if said.region:
+        return [Measurement(name=codes.PROBABILITY, value=_certain(said.region.probability), unit=codes.PERCENT)]
+    probability, sd = said.finding.probability, said.finding.probability_sd
+    return [
+        Measurement(name=codes.PROBABILITY, value=_certain(probability), unit=codes.PERCENT),
+        Measurement(name=codes.PROBABILITY_SD, value=_percent(sd), unit=codes.PERCENT),
+    ]
+
+
+def rectangle(region: Region) -> NDArray[np.float64]:
+    """A box as a closed polyline: (5, 2) of (column, row). Pixel k reaches from k to k + 1 (PS3.3 C.18.6)."""
+    top, left, bottom, right = region.box
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
 
 
 def outline(result: ImageResult, report: Report) -> NDArray[np.float64]:
@@ -167,9 +204,17 @@ def _algorithm(result: ImageResult, finding: Finding) -> AlgorithmIdentification
             f"operating_point={finding.operating_point:g}",
             f"high_operating_point={finding.high_operating_point:g}",
             f"uncalibrated_score={finding.score:.4f}",
+            *_computing(result),
             "calibration=each pass calibrated as the package's manifest says, then averaged",
         ],
     )
+
+
+def _computing(result: ImageResult) -> list[str]:
+    """What computed the numbers; a provider that was hoped for and failed is never left unsaid."""
+    if not result.computed_by:
+        return []
+    return [f"provider={result.computed_by}", f"degraded={'yes' if result.degraded else 'no'}"]
 
 
 def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
@@ -247,4 +292,6 @@ def _unflagged(found: Sequence[Read]) -> list[str]:
 def _impression(report: Report, found: Sequence[Read]) -> str:
     said = [f for read in analysed(found) for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
     texts = dict.fromkeys(f"{name_of(f)} {plus_minus(f)}" for f in said)
-    return f"Priority {report.findings.priority.value}. {'; '.join(texts) or 'See the measurements'}."
+    priority = report.findings.priority
+    headline = f"Priority {priority.value}" if priority in FLAGGED else "Priority not raised"
+    return f"{headline}. {'; '.join(texts) or 'See the measurements'}."

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ledger.records import Finding, ImageResult, InstanceRef, ResultStatus, StudyFindings
-from sr_writer.words import spoken
+from sr_writer.words import FLAGGED, spoken
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ def _urgency(read: Read) -> tuple[int, tuple[bool, bool, float, str], str, str]:
 
 def analysed(found: Sequence[Read]) -> list[Read]:
     return [read for read in found if read.result.status is ResultStatus.ANALYSED and read.result.model is not None]
+
+
+def marked(findings: StudyFindings) -> tuple[str, ...]:
+    """The labels that are present on any image or in any series, most urgent first.
+
+    In a study that is not flagged they come from models that may not raise the priority.
+    """
+    images = [finding for read in analysed(reads(findings)) for finding in sorted(spoken(read.result), key=ranked)]
+    labels = [finding.label for finding in images if finding.present]
+    labels += [volume.label for volume in findings.volumes if volume.present]
+    return tuple(dict.fromkeys(labels))
+
+
+def measured(findings: StudyFindings) -> bool:
+    """Whether a report has measurements beside its text: flagged, or marked by a model that may not flag."""
+    return findings.priority in FLAGGED or bool(marked(findings))
 
 
 def not_judged(found: Sequence[Read]) -> list[Read]:

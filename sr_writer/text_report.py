@@ -5,15 +5,17 @@ from collections.abc import Iterator, Sequence
 from highdicom.sr import ContainerContentItem, ContentSequence, EnhancedSR, RelationshipTypeValues, TextContentItem
 from highdicom.sr.coding import CodedConcept
 
-from ledger.records import ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
+from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, header_items, separate
 from sr_writer.dress import Report, finished
-from sr_writer.reading import Read, analysed, not_judged, ranked, reads
+from sr_writer.reading import Read, analysed, marked, measured, not_judged, ranked, reads
 from sr_writer.words import (
     DISCLAIMER,
     FLAGGED,
     NO_FINDING,
+    NOT_RAISED,
+    boxes_of,
     name_of,
     plus_minus,
     sayable,
@@ -47,7 +49,7 @@ def text_report(report: Report) -> ResultObject:
 def finding_lines(report: Report) -> list[str]:
     """What was seen, image by image, then by whom."""
     found = reads(report.findings)
-    lines = [line for read in analysed(found) for line in _result_lines(read, found)]
+    lines = [line for read in analysed(found) for line in _result_lines(read, report, found)]
     lines += [f"Cannot assess{_which(read, found)}: {_reason(read)}" for read in not_judged(found)]
     lines += list(dict.fromkeys(_model_line(read) for read in analysed(found)))
     if report.findings.kind is ReportKind.PROVISIONAL:
@@ -59,11 +61,12 @@ def impression_lines(report: Report) -> list[str]:
     """The case in one glance: first the class, last the disclaimer."""
     priority = report.findings.priority
     found = reads(report.findings)
-    lines = [_headline(priority, found)]
-    if priority in FLAGGED:
-        lines += [line for line in dict.fromkeys(_short(read, found) for read in analysed(found)) if line]
-        if unjudged := {read.instance.sop_instance_uid for read in not_judged(found)}:
-            lines.append(f"{_images(len(unjudged))} could not be assessed: see the findings.")
+    lines = [_headline(report, found)]
+    if measured(report.findings):
+        lines += [line for line in dict.fromkeys(_short(read, report, found) for read in analysed(found)) if line]
+    unjudged = {read.instance.sop_instance_uid for read in not_judged(found)}
+    if unjudged and priority in FLAGGED:
+        lines.append(f"{_images(len(unjudged))} could not be assessed: see the findings.")
     lines += list(_flag_lines(report, found))
     return [*lines, DISCLAIMER]
 
@@ -73,18 +76,28 @@ def recommendation_lines(report: Report) -> list[str]:
     return [line for line in dict.fromkeys(sayable(text) for text in texts) if line]
 
 
-def _headline(priority: TriagePriority, found: Sequence[Read]) -> str:
+def _headline(report: Report, found: Sequence[Read]) -> str:
+    priority = report.findings.priority
     if priority in FLAGGED:
         return f"AI PRIORITY: {priority.value}"
     if priority is TriagePriority.NOT_ASSESSED:
         return f"AI triage cannot assess: {_reason(not_judged(found)[0]) if not_judged(found) else _REASON_UNSAID}"
+    if labels := marked(report.findings):
+        names = " and ".join(label.replace("_", " ") for label in labels)
+        return f"AI marked {names}, by a model that may not raise a priority: {NOT_RAISED}"
     return f"AI triage: {NO_FINDING[0].lower()}{NO_FINDING[1:]}"
 
 
-def _short(read: Read, found: Sequence[Read]) -> str:
+def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
     said = [f for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
-    text = "; ".join(f"{name_of(f)} {plus_minus(f)}{' (in doubt)' if f.in_doubt else ''}" for f in said)
+    text = "; ".join(f"{name_of(f)} {plus_minus(f)}{_remarks(f, report)}" for f in said)
     return f"{text}{_which(read, found)}" if text else ""
+
+
+def _remarks(finding: Finding, report: Report) -> str:
+    remarks = ("in doubt" if finding.in_doubt else "", boxes_of(finding, report.shows_place))
+    said = ", ".join(remark for remark in remarks if remark)
+    return f" ({said})" if said else ""
 
 
 def _flag_lines(report: Report, found: Sequence[Read]) -> Iterator[str]:
@@ -93,14 +106,19 @@ def _flag_lines(report: Report, found: Sequence[Read]) -> Iterator[str]:
         yield from (f"Critical flag: {flag.replace('_', ' ')}" for flag in flags)
 
 
-def _result_lines(read: Read, found: Sequence[Read]) -> Iterator[str]:
+def _result_lines(read: Read, report: Report, found: Sequence[Read]) -> Iterator[str]:
     for f in sorted(spoken(read.result), key=ranked):
         yield (
-            f"{name_of(f)}: {standing(f)}{_which(read, found)}. Probability {plus_minus(f)} "
-            f"(operating point {f.operating_point * 100:.1f} %)."
+            f"{name_of(f)}: {standing(f, read.result.priority)}{_which(read, found)}. Probability {plus_minus(f)} "
+            f"(operating point {f.operating_point * 100:.1f} %).{_boxed(f, report)}"
         )
     if not spoken(read.result):
         yield NO_FINDING
+
+
+def _boxed(finding: Finding, report: Report) -> str:
+    boxes = boxes_of(finding, report.shows_place)
+    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and measured(report.findings) else ""
 
 
 def _which(read: Read, found: Sequence[Read]) -> str:
@@ -144,5 +162,5 @@ def _section(heading: CodedConcept, name: CodedConcept, lines: Sequence[str]) ->
 
 def _predecessors(report: Report) -> list[SentReference]:
     """The text reports before this one, and measurement reports that this report no longer repeats."""
-    kinds = {KIND} if report.findings.priority in FLAGGED else {KIND, "measurement_sr"}
+    kinds = {KIND} if measured(report.findings) else {KIND, "measurement_sr"}
     return [item for item in report.findings.predecessors if item.kind in kinds]

@@ -11,6 +11,7 @@ DISCLAIMER = (
     "AI triage output. For research use only - not for diagnostic use. Not reviewed by a physician. "
     "Other disease was not looked for."
 )
+NOT_RAISED = "priority not raised; other disease was not looked for."
 NO_FINDING = "No flagged finding; other disease was not looked for."
 BANNER = "AI – RESEARCH – NOT FOR DIAGNOSIS"
 FLAGGED = (TriagePriority.HIGH, TriagePriority.MEDIUM)
@@ -50,10 +51,17 @@ def plus_minus(finding: Finding) -> str:
     return f"{percent(finding.probability)} % ± {finding.probability_sd * 100:.1f} %"
 
 
-def standing(finding: Finding) -> str:
-    """Where a finding stands towards its operating point."""
+def boxes_of(finding: Finding, shown: bool = True) -> str:
+    """ "1 box", "3 boxes"; nothing for a finding without boxes, or where no place is shown."""
+    count = len(finding.regions) if shown else 0
+    return "" if not count else "1 box" if count == 1 else f"{count} boxes"
+
+
+def standing(finding: Finding, priority: TriagePriority | None = TriagePriority.HIGH) -> str:
+    """Where a finding stands towards its operating point. priority: of its result."""
     if finding.present:
-        return "FLAGGED, in doubt" if finding.in_doubt else "FLAGGED"
+        word = "FLAGGED" if priority in FLAGGED else "MARKED, priority not raised"
+        return f"{word}, in doubt" if finding.in_doubt else word
     return "IN DOUBT" if finding.in_doubt else "not flagged"
 
 
