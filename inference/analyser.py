@@ -229,9 +229,8 @@ class Analyser:
         said = reader(manifest).read(
             SeenImage(manifest, settings.decide, outputs.scores[i], outputs.place(i), shape, self._store)
         )
-        decision = decide(
-            said.findings, item.facts.body_part, manifest.may_raise_priority, settings.decide, settings.recommend
-        )
+        may_raise = manifest.may_raise_priority and manifest.segmentation is None  # a slice by itself raises nothing
+        decision = decide(said.findings, item.facts.body_part, may_raise, settings.decide, settings.recommend)
         flagged = decision.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
         return replace(
             self._results.analysed(item.facts, item.shape, package, decision.priority),

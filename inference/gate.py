@@ -21,6 +21,8 @@ def check_header(facts: HeaderFacts, manifest: Manifest, unknown_age: Literal["r
         raise CannotLook("no_pixel_data", "The instance holds no pixel data that a model could look at.")
     if facts.for_processing:
         raise CannotLook("for_processing", "The image is FOR PROCESSING, not for presentation.")
+    if facts.frames > 1 and manifest.task == "segmentation":  # of a multi-frame image one frame alone is decoded
+        raise CannotLook("multi_frame", "The image holds several frames; the model reads slices stored one by one.")
     _check_age(facts.age_years, manifest, unknown_age)
     smallest = manifest.reads.min_side_pixels
     if min(facts.rows, facts.columns) < smallest:
