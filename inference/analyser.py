@@ -21,6 +21,7 @@ from PIL import Image
 
 from config.settings import Settings
 from inference.decide import decide
+from inference.engines import Resources
 from inference.errors import CannotLook
 from inference.gate import check_features, check_header, check_pixels
 from inference.header import HeaderFacts
@@ -30,7 +31,7 @@ from inference.package import Package
 from inference.results import Results
 from inference.route import NotMeantFor, route
 from inference.sandbox import DecodeChild, Decoded, DecodePool, Wanted
-from inference.session import ModelSession, Provider, open_sessions
+from inference.session import Computing, ModelSession, open_sessions
 from inference.tasks import SeenImage, reader
 from inference.tensor import to_tensor
 from ledger.records import ImageResult, TriagePriority
@@ -46,7 +47,8 @@ UNKNOWN_PART = NotMeantFor(
 
 @dataclass(frozen=True)
 class Source:
-    """A file to look at. as_kind: "chest-xray" for a PNG or JPEG, which then has no header but an age."""
+    """A file to look at. as_kind: what a PNG or JPEG shows ("chest-xray", or MODALITY/BODY PART[/VIEW]), which has no
+    header but the age told here; a DICOM file speaks for itself."""
 
     path: Path
     as_kind: str | None = None
@@ -93,7 +95,8 @@ class Analyser:
         self._packages = tuple(packages)
         self._store = store
         self._results = Results(settings.results_hash, settings.recommend.not_assessed)
-        self._sessions, self.provider, self.degraded = self._open()
+        self._sessions, computing = self._open()
+        self.provider, self.degraded = computing.provider, computing.degraded
         size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
         self._pool = DecodePool(settings.look, size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="decode")
@@ -113,9 +116,12 @@ class Analyser:
         self._threads.shutdown()
         self._pool.close()
 
-    def _open(self) -> tuple[dict[str, ModelSession], Provider, bool]:
+    def _open(self) -> tuple[dict[str, ModelSession], Computing]:
         look = self._settings.look
-        return open_sessions(self._packages, look.provider, look.threads, look.batch_max)
+        resources = Resources(look.threads, look.batch_max, self._settings.node.state_dir / "engines")
+        return open_sessions(
+            self._packages, look.provider, resources, None if look.precision == "auto" else look.precision
+        )
 
     def _prepare(self, source: Source) -> _Prepared:
         """Everything before the model, in a decode thread."""
@@ -185,7 +191,8 @@ class Analyser:
     def _run(self, package: Package, items: list[_Prepared]) -> None:
         began = time.perf_counter()
         try:
-            outputs = self._sessions[package.digest].run(np.stack([item.tensors[package.digest] for item in items]))
+            session = self._sessions[package.digest]
+            outputs = session.run(np.stack([item.tensors[package.digest] for item in items]))
         except Exception as error:  # the model's loop top: another package may still speak
             log.exception("model_run_failed", model=package.key, error=type(error).__name__)
             for item in items:
@@ -199,7 +206,8 @@ class Analyser:
             result = self._judge_safely(item, package, outputs, i) if finite[i] else self._not_finite(item, package)
             spent_ms = (time.perf_counter() - began) * 1000.0
             spent_ms += item.prepared_ms + model_ms
-            item.results.append(replace(result, duration_ms=spent_ms, ood_distance=distance))
+            said = replace(result, duration_ms=spent_ms, ood_distance=distance)
+            item.results.append(replace(said, computed_by=session.words, degraded=self.degraded))
 
     def _not_finite(self, item: _Prepared, package: Package) -> ImageResult:
         return self._results.failed(

@@ -58,8 +58,8 @@ class Look:
         kind = _kind_of_file(self.path)
         if kind == "dicom":
             return self._dicom_facts()
-        if kind == "picture" and self.as_kind == "chest-xray":
-            return self._picture_facts()
+        if kind == "picture" and self.as_kind:
+            return self._picture_facts(*picture_kind(self.as_kind))
         if kind == "picture":
             raise CannotLook("unreadable", "The file is not DICOM (PNG and JPEG need --as chest-xray).")
         raise CannotLook("unreadable", "No Part 10 header: the file is not DICOM, or lacks its preamble and 'DICM'.")
@@ -82,10 +82,11 @@ class Look:
             raise CannotLook("unreadable", "The file cannot be read as DICOM.")
         return HeaderFacts(**{**facts.to_json(), "has_pixels": bool(seen_pixels)})
 
-    def _picture_facts(self) -> HeaderFacts:
+    def _picture_facts(self, modality: str, body_part: str, view: str | None) -> HeaderFacts:
         columns, rows = _open_picture(self.path, self.decoded_max_bytes).size
         return HeaderFacts(
-            modality="DX", body_part="CHEST", body_part_source="--as", view="FRONTAL", view_source="--as",
+            modality=modality, body_part=body_part, body_part_source="--as",
+            view=view, view_source="--as" if view else "",
             age_years=self.age_years, age_source="--age" if self.age_years is not None else "",
             image_type=("ORIGINAL", "PRIMARY"), has_pixels=True, rows=rows, columns=columns, unverified=True,
         )  # fmt: skip
@@ -103,6 +104,20 @@ class Look:
         if form.photometric not in GREY:
             return [(grey_of(samples) / np.float32(255.0)).astype(np.float32)] * len(windows)
         return [_rendered(samples, form, ds, window) for window in windows]
+
+
+def picture_kind(as_kind: str) -> tuple[str, str, str | None]:
+    """What a picture without a header is told to be: "chest-xray", or MODALITY/BODY PART[/VIEW] as DICOM writes them.
+
+    Returns modality, body part, view. Raises CannotLook for anything else.
+    """
+    if as_kind == "chest-xray":
+        return "DX", "CHEST", "FRONTAL"
+    modality, _, rest = as_kind.partition("/")
+    body_part, _, view = rest.partition("/")
+    if not modality or not body_part:
+        raise CannotLook("unreadable", "What the picture shows was not told in a way that the node knows.")
+    return modality, body_part, view or None
 
 
 def _rendered(samples: NDArray[Any], form: Any, ds: Dataset, window: Any) -> Picture | CannotLook:

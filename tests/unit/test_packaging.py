@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOTS = ("config", "ledger", "scp", "inference", "sr_writer", "node", "training")
+ROOTS = ("config", "ledger", "scp", "inference", "sr_writer", "validation", "node", "training")
 
 
 def test_every_package_is_listed_and_tests_stay_out_of_the_wheel() -> None:
