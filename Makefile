@@ -52,7 +52,8 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	lock --extra cpu -o requirements/cpu.txt; \
 	lock --extra gpu -o requirements/gpu.txt; \
 	lock --extra cpu --extra postgres -o requirements/postgres.txt; \
-	lock --extra cpu --extra dev --extra postgres -o requirements/dev.txt; \
+	lock --extra cpu --extra openvino -o requirements/openvino.txt; \
+	lock --extra cpu --extra dev --extra openvino --extra postgres -o requirements/dev.txt; \
 	lock --extra cpu --extra dev --extra train -o requirements/train.txt
 
 clean: ## Remove what was built here

@@ -68,7 +68,8 @@ class StudySettings(_Frozen):
 class LookSettings(_Frozen):
     models_dir: Path = Path()
     models: tuple[str, ...] = ()
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
+    precision: Literal["auto", "float32"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     batch_max: PositiveInt = 8
     decode_memory_bytes: PositiveInt = 2_147_483_648

@@ -1,98 +1,74 @@
-"""One package's ONNX Runtime session: the provider is asserted, the outputs are checked before they are believed."""
+"""One package's session: the provider is asserted, the outputs are checked before they are believed."""
 
-from typing import Any, Literal
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import structlog
 from numpy.typing import NDArray
 
+from inference.engines import Graph, Precision, Provider, Resources, Wanted, candidates, fast, opened
 from inference.errors import PackageError, ProviderError
 from inference.outputs import Outputs
 from inference.package import Package
+from inference.self_test import self_test
 from inference.tasks import reader
+from inference.views import run_all
 
 log = structlog.get_logger()
-ort: Any = onnxruntime
-Provider = Literal["cpu", "cuda"]
-PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Deterministic kernels and no search among algorithms: the same image must always get the same numbers.
-CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
-SEED = 20261120
+REDUCED_TOLERANCE = 0.01  # of one pass's score on the golden examples; beyond it float32 is used
 
 
-class ModelSession:
-    """Runs one package. Raises ProviderError when `provider` is not what really runs."""
+@dataclass(frozen=True)
+class Computing:
+    """How the numbers were made, for health and reports. wished: the better provider that failed; empty: none."""
 
-    def __init__(self, package: Package, provider: Provider, threads: int, batch: int = 8) -> None:
-        self.package = package
-        self._batch = batch if provider == "cuda" else 1
-        names = package.manifest.outputs
+    provider: Provider
+    wished: str = ""
+
+    @property
+    def degraded(self) -> bool:
+        return bool(self.wished)
+
+
+class Member:
+    """One ONNX file of a package on an engine. Raises ProviderError when `provider` is not what really runs."""
+
+    def __init__(
+        self, package: Package, index: int, provider: Provider, precision: Precision, resources: Resources
+    ) -> None:
+        self._manifest = package.manifest
+        names, spec = package.manifest.outputs, package.manifest.input
         self._roles = reader(package.manifest).roles
-        self._wanted = [names.scores, names.features, *(getattr(names, role) for role in self._roles)]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        wanted: list[Any] = [("CUDAExecutionProvider", CUDA_OPTIONS)] if provider == "cuda" else []
-        try:
-            self._session = ort.InferenceSession(package.model, options, [*wanted, "CPUExecutionProvider"])
-        except Exception as error:
-            raise PackageError(f"{package.folder / 'model.onnx'}: ONNX Runtime refuses it: {error}") from error
-        self._session.disable_fallback()
-        if self._session.get_providers()[0] != PROVIDERS[provider]:
-            raise ProviderError(f"{package.key} runs on {self._session.get_providers()[0]}, not on {provider}")
+        wanted = (names.scores, names.features, *(getattr(names, role) for role in self._roles))
+        shape = (spec.channels, spec.height, spec.width)
+        file = package.folder / package.manifest.members[index]
+        self._graph = Graph(file, package.graphs[index], spec.name, shape, wanted)
+        self._engine = opened(self._graph, provider, precision, resources)
+        self.precision = self._engine.precision
         self._check_signature()
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """images: (N, 1, H, W) float32 in the manifest's value range, N >= 1.
 
-        The company an image is in must not change its numbers, and kernels do differ by batch size: the CPU takes
-        one image at a time (which costs it next to nothing), CUDA always a full batch, filled up with the last image.
+        The company an image is in does not change its numbers.
         """
-        parts = [self._run_fixed(images[start : start + self._batch]) for start in range(0, len(images), self._batch)]
-        scores, features, *places = (np.concatenate(part) for part in zip(*parts, strict=True))
+        scores, features, *places = arrays = self._engine.run(images)
+        self._check_shapes(len(images), *arrays)
         return Outputs(scores, features, dict(zip(self._roles, places, strict=True)))
 
-    def _run_fixed(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """At most one batch, padded to exactly one."""
-        n = len(images)
-        full = np.concatenate([images, np.repeat(images[-1:], self._batch - n, axis=0)]) if n < self._batch else images
-        arrays = self._session.run(self._wanted, {self.package.manifest.input.name: full})
-        self._check_shapes(len(full), *arrays)
-        return tuple(array[:n] for array in arrays)
-
-    def self_test(self) -> None:
-        """Look at noise before any patient: numbers only, in range, and passes that differ. Raises PackageError."""
-        spec = self.package.manifest.input
-        low, high = spec.value_range
-        noise = np.random.default_rng(SEED).uniform(low, high, (2, 1, spec.height, spec.width)).astype(np.float32)
-        outputs = self.run(noise)
-        name = self.package.folder / "model.onnx"
-        if not outputs.finite().all():
-            raise PackageError(f"{name}: it returned numbers that are not finite for a picture of noise")
-        if outputs.scores.min() < 0.0 or outputs.scores.max() > 1.0:
-            raise PackageError(f"{name}: its scores are not between 0 and 1")
-        passes = self.package.manifest.uncertainty.passes
-        if passes > 1 and (np.ptp(outputs.scores, axis=1) == 0.0).all():
-            raise PackageError(f"{name}: all {passes} passes are identical, so its uncertainty would always be 0")
-        if self.package.distribution and self.package.distribution.mean.shape != outputs.features.shape[1:]:
-            raise PackageError(f"{name}: its features do not fit the gate's file")
-
     def _check_signature(self) -> None:
-        name = self.package.folder / "model.onnx"
-        manifest = self.package.manifest
-        inputs = {item.name: item.type for item in self._session.get_inputs()}
-        if inputs != {manifest.input.name: "tensor(float)"}:
-            raise PackageError(f"{name}: its input must be {manifest.input.name!r} of float32 and nothing else")
-        outputs = {item.name for item in self._session.get_outputs()}
-        missing = set(self._wanted) - outputs
+        name = self._graph.file
+        if self._engine.inputs != {self._manifest.input.name: "float32"}:
+            raise PackageError(f"{name}: its input must be {self._manifest.input.name!r} of float32 and nothing else")
+        missing = set(self._graph.wanted) - self._engine.outputs
         if missing:
             raise PackageError(f"{name}: it has no output {', '.join(sorted(missing))}")
 
     def _check_shapes(self, n: int, scores: Any, features: Any, *places: Any) -> None:
-        manifest = self.package.manifest
+        manifest = self._manifest
         right = (
             scores.shape == (n, manifest.uncertainty.passes, len(manifest.labels))
             and features.ndim == 2
@@ -100,38 +76,88 @@ class ModelSession:
             and reader(manifest).fits(manifest, n, dict(zip(self._roles, places, strict=True)))
         )
         if not right or any(array.dtype != np.float32 for array in (scores, features, *places)):
-            raise PackageError(f"{self.package.folder / 'model.onnx'}: its outputs have not the shapes of the manifest")
+            raise PackageError(f"{self._graph.file}: its outputs have not the shapes of the manifest")
 
 
-def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Provider:
-    """What to try: CUDA wherever this build of ONNX Runtime has it and the settings allow it.
+class ModelSession:
+    """Runs one package: every member over every view (inference/views.py).
 
-    Raises ProviderError when CUDA is demanded and this build has none.
+    Sums are made in the provider's fast precision where the package's golden examples bear it, else in float32.
     """
-    available = ort.get_available_providers()
-    if wanted != "cpu" and PROVIDERS["cuda"] in available:
-        return "cuda"
-    if wanted == "cuda":
-        raise ProviderError(f"look.provider is cuda, but this ONNX Runtime has only {', '.join(available)}")
-    return "cpu"
+
+    def __init__(
+        self, package: Package, provider: Provider, resources: Resources, precision: Precision | None = None
+    ) -> None:
+        self.package, self.provider = package, provider
+        self._open(precision or fast(provider), resources)
+        if precision is None and self.precision != "float32" and not self._bears_it():
+            log.warning("precision_refused", model=package.key, precision=self.precision)
+            self._open("float32", resources)
+
+    def _open(self, precision: Precision, resources: Resources) -> None:
+        indices = range(len(self.package.manifest.members))
+        self._members = [Member(self.package, index, self.provider, precision, resources) for index in indices]
+
+    @property
+    def precision(self) -> Precision:
+        return self._members[0].precision
+
+    @property
+    def words(self) -> str:
+        """For a report: "openvino bfloat16"."""
+        return f"{self.provider} {self.precision}"
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """images: (N, 1, H, W) float32 in the manifest's value range, N >= 1. T = passes * views * members."""
+        return run_all([member.run for member in self._members], images, self.package.manifest.input)
+
+    def _bears_it(self) -> bool:
+        """Whether the package's golden examples come out as they should. Without any, nobody knows."""
+        examples = golden_examples(self.package)
+        if examples is None:
+            return False
+        images, expected = examples
+        got = self.run(images).scores
+        return got.shape == expected.shape and bool(np.abs(got - expected).max() <= REDUCED_TOLERANCE)
+
+    def self_test(self) -> None:
+        """Raises PackageError when the package does not behave (inference/self_test.py)."""
+        self_test(self.package, [member.run for member in self._members])
+
+
+def golden_examples(package: Package) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """images (n, 1, H, W) and scores (n, T, L) of the package's golden file; None when there are none to read."""
+    if package.golden is None:
+        return None
+    try:
+        with np.load(io.BytesIO(package.golden), allow_pickle=False) as arrays:
+            return arrays["images"].astype(np.float32), arrays["scores"].astype(np.float32)
+    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def open_sessions(
-    packages: tuple[Package, ...], wanted: Literal["auto", "cpu", "cuda"], threads: int, batch: int = 8
-) -> tuple[dict[str, ModelSession], Provider, bool]:
-    """A tested session for each package by its digest, the provider that runs them all, and whether it is degraded.
+    packages: tuple[Package, ...], wanted: Wanted, resources: Resources, precision: Precision | None = None
+) -> tuple[dict[str, ModelSession], Computing]:
+    """A tested session for each package by its digest, and what computes them all.
 
-    "auto" that hoped for CUDA and got the CPU is degraded and says so; it is never silent.
+    "auto" takes the first provider that runs every package; when that is not the one it hoped for it is degraded and
+    says so, never in silence. A provider that was demanded runs or raises. precision: None for what each package bears.
     """
-    provider, degraded = choose_provider(wanted), False
-    try:
-        sessions = {package.digest: ModelSession(package, provider, threads, batch) for package in packages}
-    except (ProviderError, PackageError) as error:
-        if wanted != "auto" or provider == "cpu":
-            raise
-        log.warning("provider_degraded", wanted="cuda", got="cpu", reason=str(error)[:300])
-        provider, degraded = "cpu", True
-        sessions = {package.digest: ModelSession(package, provider, threads, batch) for package in packages}
-    for session in sessions.values():
-        session.self_test()
-    return sessions, provider, degraded
+    wish, *others = candidates(wanted)
+    for provider, is_last in zip((wish, *others), [False] * len(others) + [True], strict=True):
+        try:
+            sessions = {package.digest: _tested(package, provider, resources, precision) for package in packages}
+        except (ProviderError, PackageError) as error:
+            if is_last:
+                raise
+            log.warning("provider_degraded", wanted=wish, failed=provider, reason=str(error)[:300])
+            continue
+        return sessions, Computing(provider, wish if provider != wish else "")
+    raise AssertionError("the last provider neither ran nor raised")
+
+
+def _tested(package: Package, provider: Provider, resources: Resources, precision: Precision | None) -> ModelSession:
+    session = ModelSession(package, provider, resources, precision)
+    session.self_test()
+    return session

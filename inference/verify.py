@@ -1,15 +1,14 @@
 """`models verify`: everything that loading checks, then the golden examples replayed on this machine."""
 
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from inference.engines import Resources
 from inference.errors import CannotLook, PackageError, ProviderError
 from inference.manifest import MANIFEST
 from inference.package import GOLDEN, Package, load_package
-from inference.session import ModelSession
+from inference.session import ModelSession, golden_examples
 
 TOLERANCE = 5e-3  # largest difference of one pass's score: room for fp16 weights and another machine's kernels
 
@@ -18,7 +17,7 @@ def verify(folder: Path) -> list[str]:
     """What is wrong with a package, in sentences; empty when nothing is."""
     try:
         package = load_package(folder)
-        session = ModelSession(package, "cpu", threads=0)
+        session = ModelSession(package, "cpu", Resources())
         session.self_test()
     except (PackageError, ProviderError, CannotLook) as error:
         return [str(error)]
@@ -35,11 +34,10 @@ def _replay(package: Package, session: ModelSession) -> list[str]:
     path = package.folder / GOLDEN
     if GOLDEN not in package.manifest.files:
         return [f"{path}: there are no golden examples to replay"]
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            images, expected = arrays["images"].astype(np.float32), arrays["scores"]
-    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile):
+    examples = golden_examples(package)
+    if examples is None:
         return [f"{path}: it is not an npz of images and scores"]
+    images, expected = examples
     got = session.run(images).scores
     if got.shape != expected.shape:
         return [f"{path}: the model returns scores of another shape"]

@@ -147,6 +147,7 @@ class Finding:
     site: Code | None = None
     activation: ActivationMap | None = None
     regions: tuple[Region, ...] = ()  # most probable first
+    entropy: float = 0.0  # nats: of the mean probability, what is uncertain in all (predictive entropy)
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,8 @@ class ImageResult:
     settings_hash: str = ""
     masks: tuple[SliceMask, ...] = ()  # of a segmentation model; none where nothing is marked
     ood_distance: float | None = None  # of the features from those seen in training; None: not computed
+    computed_by: str = ""  # provider and precision, such as "openvino bfloat16"; empty where no model ran
+    degraded: bool = False  # the node hoped for a better provider and did not get it
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ class VolumeFinding:
     order along the normal where `ordered`. volume_ml: theirs; None where the header does not give the spacing.
     longest_run: most contiguous slices that count. probability: mean over the slices that count, else over all.
     undetermined: neither present nor absent can be said, `remark` says why; `remark` may stand without it.
+    distance_mm: between neighbouring slices; None where the header does not give it.
     """
 
     series_instance_uid: str
@@ -274,6 +278,7 @@ class VolumeFinding:
     slices: tuple[tuple[InstanceRef, SliceMask], ...]
     ordered: bool = True
     slices_unjudged: int = 0  # meant for the model, and not looked at
+    distance_mm: float | None = None
     undetermined: bool = False
     remark: str = ""
 

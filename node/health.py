@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from config import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
+from node import notices
 from node.echo import own_echo
 from node.stranded import stranded_destinations
 
@@ -15,11 +16,13 @@ ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associ
 
 @dataclass(frozen=True)
 class Health:
-    """reasons: empty when healthy, else a sentence each."""
+    """reasons: empty when healthy, else a sentence each. provider: what the models run on, None when nobody says."""
 
     echo_answered: bool
     oldest_job_s: float | None
     reasons: tuple[str, ...]
+    provider: str | None = None
+    degraded: bool = False  # slower than hoped for, and no reason to stop
 
 
 class HealthCheck:
@@ -47,7 +50,8 @@ class HealthCheck:
         if oldest_s is not None and oldest_s > limit_s:
             reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
         reasons += self._delivery_reasons(limit_s)
-        return Health(echo, oldest_s, tuple(reasons))
+        looking = notices.read(self._settings, "analyse")
+        return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), bool(looking.get("degraded", False)))
 
     def _delivery_reasons(self, limit_s: float) -> list[str]:
         try:

@@ -93,6 +93,8 @@ class Pages:
             "echo_answered": health.echo_answered,
             "oldest_job_s": health.oldest_job_s,
             "reasons": list(health.reasons),
+            "provider": health.provider,
+            "degraded": health.degraded,
         }
         return JSONResponse(body, status_code=503 if health.reasons else 200)
 

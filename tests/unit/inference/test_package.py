@@ -10,13 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from config.settings import LookSettings
-from inference.errors import PackageError, ProviderError
+from inference.engines import Resources
+from inference.errors import PackageError
 from inference.manifest import Manifest, parse_manifest
 from inference.onnx_check import onnx_problems
 from inference.package import default_models_dir, load_package, load_packages
-from inference.session import ModelSession, choose_provider, open_sessions
+from inference.session import ModelSession
 from inference.verify import verify
-from tests.support.packages import SIDE, label, repin, tiny_model, write_package
+from tests.support.packages import label, repin, tiny_model, write_package
 
 
 def look(root: Path, *models: str) -> LookSettings:
@@ -24,7 +25,7 @@ def look(root: Path, *models: str) -> LookSettings:
 
 
 def opened(folder: Path) -> ModelSession:
-    session = ModelSession(load_package(folder), "cpu", 1)
+    session = ModelSession(load_package(folder), "cpu", Resources(threads=1))
     session.self_test()
     return session
 
@@ -228,35 +229,3 @@ def test_the_manifest_is_written_as_it_is_read(tmp_path: Path) -> None:
     manifest = parse_manifest((write_package(tmp_path) / "manifest.json").read_bytes())
     assert parse_manifest(manifest.to_json().encode()) == manifest
     assert isinstance(manifest, Manifest)
-
-
-def test_cuda_that_is_not_there_is_an_error_and_never_a_fallback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match="cuda"):
-        choose_provider("cuda")
-    assert choose_provider("auto") == "cpu"
-
-
-def test_auto_that_hoped_for_cuda_and_got_the_cpu_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU build on a machine whose driver is gone: the provider is listed, the session does not get it."""
-    write_package(tmp_path)
-    packages = load_packages(look(tmp_path))
-    monkeypatch.setattr(
-        "onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    with pytest.raises((ProviderError, PackageError)):
-        open_sessions(packages, "cuda", 1)
-    _, provider, degraded = open_sessions(packages, "auto", 1)
-    assert (provider, degraded) == ("cpu", True)
-
-
-def test_the_company_of_other_images_changes_nothing(tmp_path: Path) -> None:
-    session = opened(write_package(tmp_path))
-    images = np.random.default_rng(1).uniform(-1, 1, (8, 1, SIDE, SIDE)).astype(np.float32)
-    together = session.run(images)
-    for i in range(8):
-        alone = session.run(images[i : i + 1])
-        assert np.array_equal(alone.scores[0], together.scores[i])
-        assert np.array_equal(alone.features[0], together.features[i])
