@@ -1,14 +1,14 @@
-"""From raw passes to findings: calibrate each pass, then mean, sd and mutual information; maps with their place."""
+"""From raw passes to findings: calibrate each pass, then mean, sd, entropies; maps with their place."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.settings import DecideSettings
 from inference.decide import high_operating_point, in_doubt, operating_point
+from inference.doubt import TINY, entropy, mutual_information
 from inference.manifest import Calibration, InputSpec, LabelSpec, Manifest
 from ledger.records import ActivationMap, Code, Finding
 
-TINY = 1e-7
 INTERNAL_LABEL = "normal"  # never leaves this package: a model knows nothing of what it was not taught
 OTHER_LABEL = "other_abnormality"
 OTHER_CODE = Code("other-abnormality", "99OPENTRIAGE", "Other abnormality")
@@ -16,24 +16,15 @@ Passes = NDArray[np.float64]
 
 
 def calibrate(scores: NDArray[np.float32], calibration: Calibration) -> Passes:
-    """scores: (T,) raw in (0, 1). Returns (T,) calibrated probabilities: sigmoid(logit(score) / temperature + bias)."""
+    """scores: raw, in [0, 1], of any shape. Returns probabilities of the same shape (manifest.Calibration)."""
+    if calibration.method == "isotonic":
+        known, probability = zip(*calibration.knots, strict=True)
+        return np.asarray(np.interp(scores.astype(np.float64), known, probability))
     raw = np.clip(scores.astype(np.float64), TINY, 1.0 - TINY)
     if calibration.method == "none":
         return raw
     logits = np.log(raw / (1.0 - raw)) / calibration.temperature + calibration.bias
     return np.asarray(1.0 / (1.0 + np.exp(-logits)))
-
-
-def entropy(probability: Passes) -> Passes:
-    """Of a yes or no with this probability, in nats."""
-    p = np.clip(probability, TINY, 1.0 - TINY)
-    return np.asarray(-p * np.log(p) - (1.0 - p) * np.log(1.0 - p))
-
-
-def mutual_information(passes: Passes) -> float:
-    """What the passes disagree about, in nats, 0 to ln 2: entropy of the mean less the mean entropy."""
-    mean = np.mean(passes, keepdims=True)
-    return max(0.0, float(entropy(mean)[0] - entropy(passes).mean()))
 
 
 def findings_of(
@@ -86,7 +77,8 @@ def _finding(
         score=float(raw.astype(np.float64).mean()),
         probability=probability,
         probability_sd=sd,
-        mutual_information=mutual_information(passes),
+        mutual_information=float(mutual_information(passes)),
+        entropy=float(entropy(passes.mean())),
         present=probability >= point,
         in_doubt=in_doubt(probability, sd, point, settings),
         operating_point=point,
@@ -107,7 +99,8 @@ def _other(raw: NDArray[np.float32], spec: LabelSpec, settings: DecideSettings) 
         score=float(1.0 - raw.astype(np.float64).mean()),
         probability=probability,
         probability_sd=sd,
-        mutual_information=mutual_information(passes),
+        mutual_information=float(mutual_information(passes)),
+        entropy=float(entropy(passes.mean())),
         present=probability >= point,
         in_doubt=in_doubt(probability, sd, point, settings),
         operating_point=point,

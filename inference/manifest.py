@@ -178,10 +178,11 @@ class GateSpec(_Part):
 
 
 class Abstention(_Part):
-    """When the package says "cannot assess" although the gate let the image pass.
+    """When the package says "cannot assess" although the gate let the image pass (docs/adr/0008).
 
     `by` is the figure of doubt, greater is more doubtful; beyond `threshold` the package abstains. max_probability is
-    taken as 1 - max(p, 1 - p). `coverage`: the share of the calibration split that is answered.
+    taken as 1 - max(p, 1 - p). `coverage`: the share of the calibration split that is answered, what is present
+    included, for which nobody abstains.
     """
 
     by: Doubt
@@ -215,6 +216,7 @@ class AgeGroup(_Part):
     ages_years: tuple[float, float]
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
     may_raise_priority: bool
+    abstention: Abstention | None = None  # in place of the manifest's own
 
     @model_validator(mode="after")
     def _ages_rise(self) -> Self:
@@ -283,6 +285,13 @@ class Manifest(_Part):
             raise ValueError("two age groups overlap")
         return self
 
+    @model_validator(mode="after")
+    def _distance_needs_a_gate(self) -> Self:
+        rules = [self.abstention, *(group.abstention for group in self.age_groups)]
+        if self.gate is None and any(rule is not None and rule.by == "distance" for rule in rules):
+            raise ValueError("abstention by distance needs a gate")
+        return self
+
     @property
     def ages_years(self) -> tuple[tuple[float, float], ...]:
         """The validated ranges of age, from (inclusive) to (exclusive); empty: any age."""
@@ -298,7 +307,8 @@ class Manifest(_Part):
         if age_years is None:
             return self.model_copy(update={"may_raise_priority": all(g.may_raise_priority for g in self.age_groups)})
         group = next(group for group in self.age_groups if group.holds(age_years))
-        return self.model_copy(update={"labels": group.labels, "may_raise_priority": group.may_raise_priority})
+        said = {"labels": group.labels, "may_raise_priority": group.may_raise_priority}
+        return self.model_copy(update={**said, "abstention": group.abstention or self.abstention})
 
     def to_json(self) -> str:
         """The text of manifest.json, as training writes it."""

@@ -66,6 +66,7 @@ def _line(path: Path, looked: Looked, result: ImageResult) -> dict[str, Any]:
                 "probability": finding.probability,
                 "probability_sd": finding.probability_sd,
                 "mutual_information": finding.mutual_information,
+                "entropy": finding.entropy,
                 "present": finding.present,
             }
             for finding in result.findings

@@ -20,7 +20,7 @@ KEYS = {
     "schema_version", "path", "study_instance_uid", "sop_instance_uid", "modality", "model", "model_version", "status",
     "reason", "findings", "priority", "critical_flags", "recommendations", "duration_ms",
 }  # fmt: skip
-FINDING_KEYS = {"label", "code", "probability", "probability_sd", "mutual_information", "present"}
+FINDING_KEYS = {"label", "code", "probability", "probability_sd", "mutual_information", "entropy", "present"}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from config.settings import DecideSettings, LookSettings, RecommendSettings
 from inference.decide import decide, priority_of
 from inference.distribution import FeatureDistribution, dump_distribution, load_distribution
+from inference.doubt import mutual_information
 from inference.errors import CannotLook
-from inference.findings import calibrate, findings_of, grid_box, mutual_information
+from inference.findings import calibrate, findings_of, grid_box
 from inference.gate import check_features, check_header, check_pixels
 from inference.header import HeaderFacts
 from inference.manifest import Calibration, Manifest
