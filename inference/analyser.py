@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from config.settings import Settings
+from inference.abstain import doubtful_labels, weighed
 from inference.decide import decide
 from inference.engines import Resources
 from inference.errors import CannotLook
@@ -203,7 +204,10 @@ class Analyser:
         for i, item in enumerate(items):
             began = time.perf_counter()
             distance = _distance(package, outputs.features[i]) if finite[i] else None
-            result = self._judge_safely(item, package, outputs, i) if finite[i] else self._not_finite(item, package)
+            if finite[i]:
+                result = self._judge_safely(item, package, outputs, i, distance)
+            else:
+                result = self._not_finite(item, package)
             spent_ms = (time.perf_counter() - began) * 1000.0
             spent_ms += item.prepared_ms + model_ms
             said = replace(result, duration_ms=spent_ms, ood_distance=distance)
@@ -214,35 +218,47 @@ class Analyser:
             item.facts, item.shape, package, "output_not_finite", "The model returned numbers that are not finite."
         )
 
-    def _judge_safely(self, item: _Prepared, package: Package, outputs: Outputs, i: int) -> ImageResult:
+    def _judge_safely(
+        self, item: _Prepared, package: Package, outputs: Outputs, i: int, distance: float | None
+    ) -> ImageResult:
         try:
-            return self._judge(item, package, outputs, i)
+            return self._judge(item, package, outputs, i, distance)
         except Exception as error:  # one image's trouble with one package is nobody else's
             log.exception("judge_failed", model=package.key, error=type(error).__name__)
             return self._results.failed(item.facts, item.shape, package)
 
-    def _judge(self, item: _Prepared, package: Package, outputs: Outputs, i: int) -> ImageResult:
+    def _judge(
+        self, item: _Prepared, package: Package, outputs: Outputs, i: int, distance: float | None
+    ) -> ImageResult:
         """One package's word on one image."""
-        manifest, settings = package.manifest.at_age(item.facts.age_years), self._settings
-        if package.distribution is not None:
+        settings = self._settings
+        if distance is not None:
             try:
-                check_features(float(package.distribution.distance(outputs.features[i : i + 1])[0]), manifest)
+                check_features(distance, package.manifest)
             except CannotLook as refusal:
                 if item.facts.body_part is None:
                     return self._results.not_applicable(item.facts, item.shape, UNKNOWN_PART)
                 return self._results.refused(item.facts, item.shape, package, refusal)
         if package.digest in item.pending:
             return self._results.refused(item.facts, item.shape, package, item.pending[package.digest])
-        shape = item.shape or (1, 1)
+        manifest, scores = package.manifest.at_age(item.facts.age_years), outputs.scores[i]
         said = reader(manifest).read(
-            SeenImage(manifest, settings.decide, outputs.scores[i], outputs.place(i), shape, self._store)
+            SeenImage(manifest, settings.decide, scores, outputs.place(i), item.shape or (1, 1), self._store)
         )
         may_raise = manifest.may_raise_priority and manifest.segmentation is None  # a slice by itself raises nothing
-        decision = decide(said.findings, item.facts.body_part, may_raise, settings.decide, settings.recommend)
+        try:
+            findings, decision = weighed(
+                said.findings,
+                doubtful_labels(manifest, scores, distance),
+                lambda found: decide(found, item.facts.body_part, may_raise, settings.decide, settings.recommend),
+            )
+        except CannotLook as refusal:
+            refused = self._results.refused(item.facts, item.shape, package, refusal)
+            return replace(refused, findings=said.findings, masks=said.masks)
         flagged = decision.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
         return replace(
             self._results.analysed(item.facts, item.shape, package, decision.priority),
-            findings=said.findings,
+            findings=findings,
             masks=said.masks,
             critical_flags=decision.critical_flags,
             recommendations=decision.recommendations,
