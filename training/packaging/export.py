@@ -6,6 +6,7 @@ change, and ONNX Runtime folds the casts away when it loads the model.
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,15 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-
-from training.networks.densenet import McTriageNet
+from torch import nn
 
 OPSET = 18
 OUTPUTS = ("scores", "cam", "features")
 HALVE_FROM = 1024  # elements: smaller tensors are not worth a node
 
 
-def export(net: McTriageNet, size: int) -> onnx.ModelProto:
-    """The graph in float32: image (N, 1, size, size) -> scores, cam, features, for any N."""
+def export(net: nn.Module, size: int, outputs: Sequence[str] = OUTPUTS) -> onnx.ModelProto:
+    """The graph in float32: image (N, 1, size, size) -> what the network returns, named `outputs`, for any N."""
     net = net.eval().to(memory_format=torch.contiguous_format)
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
@@ -34,7 +34,7 @@ def export(net: McTriageNet, size: int) -> onnx.ModelProto:
             verbose=False,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             dynamic_shapes=({0: batch},),
         )
     if program is None:
