@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from highdicom.sr import ContainerContentItem, ContentSequence, EnhancedSR, RelationshipTypeValues, TextContentItem
 from highdicom.sr.coding import CodedConcept
 
-from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
+from ledger.records import Finding, ImageResult, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, header_items, separate
 from sr_writer.dress import Report, finished
@@ -142,8 +142,12 @@ def _model_line(read: Read) -> str:
     how = sayable(model.uncertainty)
     return (
         f"Model: {model.name} {model.version} (sha256 {model.digest[:12]}), {model.passes} passes"
-        f"{f'; ± is {how}' if how else ''}. Research use only."
+        f"{f'; ± is {how}' if how else ''}{_degraded(read.result)}. Research use only."
     )
+
+
+def _degraded(result: ImageResult) -> str:
+    return f"; computed by {result.computed_by}, because what the node prefers failed" if result.degraded else ""
 
 
 def _images(count: int) -> str:

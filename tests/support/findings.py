@@ -83,6 +83,8 @@ def analysed(
         source_rows=256,
         source_columns=256,
         settings_hash="00" * 32,
+        computed_by="cpu float32",
+        degraded=True,
     )
 
 

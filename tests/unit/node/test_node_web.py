@@ -8,7 +8,7 @@ import pytest
 from config import Settings
 from ledger.ledger import Ledger
 from ledger.records import Disposition, Stage, TriagePriority
-from node import health
+from node import health, notices
 from node.web import HEADERS, make_app
 from node.wiring import open_ledger
 from tests.support import ledgers
@@ -87,6 +87,14 @@ def test_health_is_red_when_the_echo_is_not_answered(page: Client) -> None:
     answer = page.get("/healthz")  # nobody listens: a real C-ECHO fails
     assert answer.status_code == 503
     assert answer.json()["reasons"] == ["the node's own C-ECHO was not answered"]
+
+
+def test_health_says_what_the_models_run_on(page: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "own_echo", lambda settings, timeout_s: True)
+    assert page.get("/healthz").json()["provider"] is None
+    notices.publish(settings, "analyse", provider="cpu", degraded=True)
+    answer = page.get("/healthz")
+    assert (answer.status_code, answer.json()["provider"], answer.json()["degraded"]) == (200, "cpu", True)
 
 
 def test_health_is_red_when_a_due_job_waits_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,20 @@ def test_the_measurement_report_says_priority_and_numbers(store: Store) -> None:
     assert any("For research use only" in text for text in values(ds, "121106"))
 
 
+def test_the_report_says_what_computed_the_numbers_and_whether_that_was_second_choice(store: Store) -> None:
+    made = build(flagged_study(store), store)
+    parameters = values(read(made, "measurement_sr"), "111002")  # Algorithm Parameters
+    assert {"provider=cpu float32", "degraded=yes"} <= set(parameters)
+    assert any("computed by cpu float32, because" in text for text in all_text(read(made, "text_sr")))
+
+
+def test_the_first_choice_is_said_to_be_one(store: Store) -> None:
+    result = dataclasses.replace(analysed(), computed_by="openvino bfloat16", degraded=False)
+    made = build(study((keep(make_dx(), store), [result])), store)
+    assert {"provider=openvino bfloat16", "degraded=no"} <= set(values(read(made, "measurement_sr"), "111002"))
+    assert not any("computed by" in text for text in all_text(read(made, "text_sr")))
+
+
 @pytest.mark.parametrize(("probability", "number"), [(0.9999998, "99.99"), (0.0000001, "0.01"), (0.931, "93.1")])
 def test_no_number_states_a_certainty(store: Store, probability: float, number: str) -> None:
     said = [analysed(finding(probability=probability, present=True))]
