@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from config.settings import Probability
+from inference.histogram import Histogram
 from ledger.records import Code
 
 MANIFEST = "manifest.json"
@@ -19,7 +20,6 @@ Side = Annotated[int, Field(ge=16, le=4096)]
 Operating = Annotated[float, Field(gt=0.0, lt=1.0)]
 WindowPreset = Literal["header", "lung", "bone", "soft_tissue", "brain"]
 Task = Literal["classification", "segmentation", "detection"]
-Histogram = Literal["none", "equalise", "clahe"]
 View = Literal["as_is", "mirrored", "closer", "wider", "left", "right", "up", "down"]
 Doubt = Literal["sd", "mutual_information", "entropy", "max_probability", "distance"]
 

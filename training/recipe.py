@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from inference.histogram import Histogram
 from inference.manifest import CodeSpec, DataSource, Reads
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -209,6 +210,7 @@ class Recipe(Part):
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     size: Annotated[int, Field(ge=16, le=1024)]  # of the exported model: height = width, pixels
     percentiles: Range = (0.5, 99.5)
+    histogram: Histogram = "none"  # none | equalise | clahe, after the percentiles
     value_range: Range = (-1.0, 1.0)
     seed: int
     data: Annotated[tuple[DataSet, ...], Field(min_length=1)]

@@ -23,6 +23,24 @@ SIDE, GRID, PASSES = 56, 7, 8
 PNEUMONIA = {"value": "233604007", "scheme": "SCT", "meaning": "Pneumonia"}
 
 
+FAULTS = {
+    "sigmoid": [],
+    "nan": [
+        helper.make_node("Sub", ["squashed", "squashed"], ["zero"]),
+        helper.make_node("Div", ["zero", "zero"], ["scores"]),
+    ],
+    "nan_for_greys": [
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=1),
+        helper.make_node("ReduceMin", ["image"], ["least"], keepdims=1),
+        helper.make_node("Sub", ["most", "least"], ["spread"]),
+        helper.make_node("Div", ["spread", "spread"], ["ratio"]),
+        helper.make_node("Squeeze", ["ratio", "one"], ["ratios"]),
+        helper.make_node("Mul", ["squashed", "ratios"], ["scores"]),
+    ],
+    "logits": [helper.make_node("Identity", ["logits"], ["scores"])],
+}
+
+
 def tiny_model(
     labels: int = 1,
     gain: float = 8.0,
@@ -36,7 +54,8 @@ def tiny_model(
     """image (N,1,side,side) -> scores (N,passes,labels), cam (N,labels,7,7), features (N,2).
 
     score = sigmoid(gain * mask * mean of the image + offset); `spread`: how far the masks lie apart, 0 makes the
-    passes identical; scores: "sigmoid", or "nan" for a model that returns no numbers.
+    passes identical; scores: "sigmoid"; "nan" for a model that returns no numbers, "nan_for_greys" for one that
+    divides by the picture's spread, "logits" for one that forgot its sigmoid.
     """
     step = side // GRID
     masks = np.linspace(1.0 - spread, 1.0 + spread, passes, dtype=np.float32).reshape(1, passes, 1)
@@ -59,11 +78,7 @@ def tiny_model(
         helper.make_node("Sigmoid", ["logits"], ["scores" if scores == "sigmoid" else "squashed"]),
         helper.make_node("Conv", ["maps", "head_maps"], ["cam"], kernel_shape=[1, 1]),
     ]
-    if scores == "nan":
-        nodes += [
-            helper.make_node("Sub", ["squashed", "squashed"], ["zero"]),
-            helper.make_node("Div", ["zero", "zero"], ["scores"]),
-        ]
+    nodes += FAULTS[scores]
     if domain:
         nodes[-1].domain = domain
     initialisers = [
@@ -166,6 +181,42 @@ def write_package(
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def write_ensemble(
+    root: Path, models: Sequence[onnx.ModelProto], *, golden: Path | None = None, **options: Any
+) -> Path:
+    """A package whose members are member-0.onnx, member-1.onnx, ... golden: examples to pin instead of its own."""
+    folder = write_package(root, model=models[0], **options)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    members = [f"member-{i}.onnx" for i in range(len(models))]
+    (folder / "model.onnx").unlink()
+    for name, model in zip(members, models, strict=True):
+        (folder / name).write_bytes(model.SerializeToString())
+    manifest["files"] = dict.fromkeys([*members, *(name for name in manifest["files"] if name != "model.onnx")], "")
+    path.write_text(json.dumps({**manifest, "members": members}))
+    repin(folder)
+    (folder / "golden.npz").write_bytes(golden.read_bytes() if golden else _golden_of_all(folder))
+    repin(folder)
+    return folder
+
+
+def _golden_of_all(folder: Path) -> bytes:
+    from inference.engines import Resources
+    from inference.errors import PackageError
+    from inference.package import load_package
+    from inference.session import ModelSession
+
+    try:
+        run = ModelSession(load_package(folder), "cpu", Resources(1)).run
+        images = np.random.default_rng(7).uniform(-1, 1, (2, 1, SIDE, SIDE)).astype(np.float32)
+        scores = run(images).scores
+    except PackageError:  # a member that does not fit: the test is about that
+        return (folder / "golden.npz").read_bytes()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images, scores=scores)
+    return buffer.getvalue()
 
 
 def mid_grey() -> FeatureDistribution:

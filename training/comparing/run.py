@@ -28,7 +28,7 @@ class Reader:
         self.key, self.last = "", Splits()
 
     def splits(self, recipe: Recipe) -> Splits:
-        key = recipe.model_dump_json(include={"name", "labels", "size", "percentiles", "data"})
+        key = recipe.model_dump_json(include={"name", "labels", "size", "percentiles", "histogram", "data"})
         if key != self.key:
             parts = {name: part.labelled() for name, part in read_splits(recipe, self.data).items()}
             self.key, self.last = key, parts | {"train": few(parts["train"], self.plan.train_images, recipe.name)}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from inference.fit_input import resize, stretch
+from inference.fit_input import resize
+from inference.histogram import Histogram, normalised
 
 Column = NDArray[Any]
 
@@ -75,13 +76,15 @@ def join(parts: Sequence[LabelledImages]) -> LabelledImages:
     )
 
 
-def read_pixels(files: Sequence[Path], size: int, percentiles: tuple[float, float], what: str) -> NDArray[np.uint8]:
-    """(N, size, size): each picture squashed to `size`, stretched to its percentiles and kept as 8 bit."""
+def read_pixels(
+    files: Sequence[Path], size: int, percentiles: tuple[float, float], what: str, histogram: Histogram = "none"
+) -> NDArray[np.uint8]:
+    """(N, size, size): each picture squashed to `size`, normalised as the node does, and kept as 8 bit."""
     pixels = np.empty((len(files), size, size), np.uint8)
     for i, file in enumerate(tqdm(files, desc=f"reading {what}", unit="image", mininterval=5)):
         with Image.open(file) as picture:
             grey = np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
-        pixels[i] = np.round(stretch(resize(grey, size, size, "squash"), *percentiles) * 255.0)
+        pixels[i] = np.round(normalised(resize(grey, size, size, "squash"), percentiles, histogram) * 255.0)
     return pixels
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.histogram import Histogram
 from training.data.chexpert import chexpert_rows
 from training.data.images import LabelledImages, read_pixels
 from training.data.rows import UNKNOWN, Row
@@ -77,13 +78,15 @@ def read_set(plan: DataSet, recipe: Recipe, data: Path) -> LabelledImages:
     chosen = [row for row in rows if all(getattr(row, name) == value for name, value in plan.where.items())]
     if not chosen:
         raise RecipeError(f"{plan.domain}: no row of {plan.folder} has {plan.where}")
-    return assemble(chosen, plan.domain, recipe.size, recipe.percentiles)
+    return assemble(chosen, plan.domain, recipe.size, recipe.percentiles, recipe.histogram)
 
 
-def assemble(rows: Sequence[Row], domain: str, size: int, percentiles: tuple[float, float]) -> LabelledImages:
+def assemble(
+    rows: Sequence[Row], domain: str, size: int, percentiles: tuple[float, float], histogram: Histogram = "none"
+) -> LabelledImages:
     return LabelledImages(
         tuple(row.name for row in rows),
-        read_pixels([row.file for row in rows], size, percentiles, domain),
+        read_pixels([row.file for row in rows], size, percentiles, domain, histogram),
         np.array([row.labels for row in rows], np.float32),
         tuple(row.group for row in rows),
         {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from inference.distribution import dump_distribution
@@ -92,12 +93,12 @@ def train_features(net: McTriageNet, train: LabelledImages, recipe: Recipe) -> N
 
 
 @torch.inference_mode()
-def parity(net: McTriageNet, model: Model, images: NDArray[np.float32]) -> dict[str, float]:
+def parity(net: nn.Module, model: Model, images: NDArray[np.float32]) -> dict[str, float]:
     """The greatest absolute difference of each output between torch and the runtime, on the same masks.
 
     images: (N, 1, H, W) float32 in the value range. Returns it by output, and N as "images".
     """
-    worst = dict.fromkeys(("scores", "cam", "features"), 0.0)
+    worst = dict.fromkeys(model.names, 0.0)
     for start in range(0, len(images), PARITY_BATCH):
         batch = images[start : start + PARITY_BATCH]
         for name, there, here in zip(worst, net(torch.from_numpy(batch)), model.run(batch), strict=True):
@@ -112,6 +113,7 @@ def input_spec(recipe: Recipe) -> InputSpec:
         fit="squash",
         window="header",
         percentiles=recipe.percentiles,
+        histogram=recipe.histogram,
         value_range=recipe.value_range,
     )
 
