@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ledger.records import StudyFindings
 
-WRITER_VERSION = "1"  # raise it when the same findings are said in other bytes
+WRITER_VERSION = "2"  # raise it when the same findings are said in other bytes
 
 
 def software_version() -> str:

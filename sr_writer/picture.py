@@ -1,4 +1,4 @@
-"""The picture every viewer can show: the worst image, a heat map over it, and words above and below, never on it.
+"""The picture every viewer can show: the worst image, a heat map or boxes over it, words above and below, never on it.
 
 Drawn for a tired reader in a dark room: dark ground, few colours, large letters, the class in words as well as colour.
 The heat map colours only positive evidence and fades out towards none, so that a weak map looks weak.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ledger.records import ActivationMap, Finding, TriagePriority
+from ledger.records import ActivationMap, Finding, Region, TriagePriority
 from sr_writer.words import BANNER, name_of, plus_minus
 
 IMAGE_SIDE = 1024  # pixels of the longer side of the drawn image
@@ -48,7 +48,7 @@ class Picture:
 
     priority: TriagePriority
     findings: tuple[Finding, ...]  # to be named, first one first
-    mapped: Finding | None  # the one whose activation is drawn
+    mapped: Finding | None  # the one whose boxes are drawn or, where it has none, its activation
     source_size: tuple[int, int]
     footer: tuple[str, ...]
 
@@ -113,9 +113,27 @@ def _overlaid(display: Image.Image, picture: Picture) -> Image.Image:
     scale = IMAGE_SIDE / max(grey.size)
     size = (max(round(grey.width * scale), 1), max(round(grey.height * scale), 1))
     drawn = grey.resize(size, Image.Resampling.LANCZOS)
-    if picture.mapped is None or picture.mapped.activation is None or 0 in picture.source_size:
+    if picture.mapped is None or 0 in picture.source_size:
+        return drawn.convert("RGB")
+    if picture.mapped.regions:
+        return boxed(drawn, picture.mapped.regions, picture.source_size)
+    if picture.mapped.activation is None:
         return drawn.convert("RGB")
     return blend(drawn, heat(picture.mapped.activation, picture.source_size, (drawn.height, drawn.width)))
+
+
+def boxed(grey: Image.Image, regions: Sequence[Region], source_size: tuple[int, int]) -> Image.Image:
+    """Frames on an 8-bit grey image, the most probable on top. They lie outside of their boxes: what is marked stays
+    to be seen. source_size: (rows, columns) of the image that the boxes are told in."""
+    image = grey.convert("RGB")
+    pen = ImageDraw.Draw(image)
+    line = max(2, round(max(image.size) / 340))
+    down, right = image.height / source_size[0], image.width / source_size[1]
+    for region in reversed(regions):
+        y0, x0, y1, x1 = (round(side * scale) for side, scale in zip(region.box, (down, right) * 2, strict=True))
+        for reach, ink, width in ((line + 2, (0, 0, 0), line + 2), (line + 1, _WEAK, line)):
+            pen.rectangle((x0 - reach, y0 - reach, x1 - 1 + reach, y1 - 1 + reach), outline=ink, width=width)
+    return image
 
 
 def _placard() -> Image.Image:
@@ -165,7 +183,7 @@ def _legend(picture: Picture, width: int, has_image: bool) -> Image.Image:
     rows += [(_map_text(picture, has_image), _MAP_TEXT, _TEXT)]
     rows += [(line, 22, _QUIET) for line in picture.footer]
     lines = [(part, size, ink) for text, size, ink in rows for part in _wrapped(text, size, width - 2 * _PAD)]
-    bar = 58 if has_image and picture.mapped is not None else 0
+    bar = 58 if has_image and picture.mapped is not None and not picture.mapped.regions else 0
     image = Image.new("RGB", (width, sum(_line(size) for _, size, _ in lines) + bar + 2 * _PAD), _GROUND)
     pen = ImageDraw.Draw(image)
     y = _PAD
@@ -182,6 +200,9 @@ def _map_text(picture: Picture, has_image: bool) -> str:
     if picture.mapped is None or not has_image:
         return "No heat map."
     label = name_of(picture.mapped).lower()
+    if picture.mapped.regions:
+        shown = "box" if len(picture.mapped.regions) == 1 else "boxes"
+        return f"Yellow {shown}: where the model marked {label}. Other places may be affected too."
     return f"Colour: where the model found evidence for {label}. It is not an outline of disease."
 
 

@@ -11,25 +11,13 @@ from pydicom.uid import ExplicitVRLittleEndian
 from ledger.records import Finding, ResultObject
 from ledger.store import Store
 from sr_writer import codes
+from sr_writer.body_part import put_body_part
 from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
 from sr_writer.words import series_description, spoken
 
 KIND = "secondary_capture"
-_UNPAIRED = frozenset(  # PS3.16 L: with any other part, Laterality is wanted
-    " ".join(
-        (
-            "ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS",
-            "CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD",
-            "HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH NECK",
-            "NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE RECTUM SSPINE",
-            "SCALP SKULL SPINE SPLEEN STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE UTERUS VAGINA VULVA",
-            "WHOLEBODY",
-        )
-    ).split()
-)
-_SITE_OF_BODY = {"39607008": "CHEST", "12738006": "BRAIN"}  # SNOMED lung, brain
 _MAX_NAMED = 4
 
 
@@ -76,7 +64,7 @@ def _picture(report: Report, worst: Read, found: Sequence[Read]) -> Picture:
     return Picture(
         priority=report.findings.priority,
         findings=tuple(named),
-        mapped=_mapped(named) if report.settings.localization == "heatmap" else None,
+        mapped=_mapped(named) if report.shows_place else None,
         source_size=(
             worst.result.source_rows or report.header.rows,
             worst.result.source_columns or report.header.columns,
@@ -86,7 +74,8 @@ def _picture(report: Report, worst: Read, found: Sequence[Read]) -> Picture:
 
 
 def _mapped(named: Sequence[Finding]) -> Finding | None:
-    return next((finding for finding in named if finding.activation is not None), None)
+    """The first that has boxes or a map; findings are in the order of urgency."""
+    return next((finding for finding in named if finding.regions or finding.activation is not None), None)
 
 
 def _footer(report: Report, found: Sequence[Read]) -> tuple[str, ...]:
@@ -102,22 +91,13 @@ def _image_headers(ds: Dataset, report: Report, worst: Read) -> None:
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
-    ds.DerivationDescription = "AI heat map and text on a copy of the source image; research use only"
+    ds.DerivationDescription = "AI heat map or boxes, and text, on a copy of the source image; research use only"
     ds.SourceImageSequence = [_source(worst)]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.PatientOrientation = list(header.patient_orientation) if len(header.patient_orientation) == 2 else None
     for keyword, value in header.lossy.items():
         setattr(ds, keyword, value)
-    body_part = header.body_part or _body_part(worst)
-    if body_part:
-        ds.BodyPartExamined = body_part
-    if body_part not in _UNPAIRED:
-        ds.Laterality = header.laterality  # type 2C: empty when the source does not say
-
-
-def _body_part(worst: Read) -> str:
-    sites = [_SITE_OF_BODY.get(finding.site.value, "") for finding in worst.result.findings if finding.site]
-    return next((site for site in sites if site), "")
+    put_body_part(ds, header, [finding.site for finding in worst.result.findings])
 
 
 def _source(worst: Read) -> Dataset:
