@@ -186,6 +186,14 @@ def _note(path: Path, line: tuple[float, ...]) -> None:
         writer.writerow(line)
 
 
+def read_slice_curve(path: Path) -> list[dict[str, str]]:
+    """The last line of each epoch; none where the file is missing."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list({line["epoch"]: line for line in csv.DictReader(file)}.values())
+
+
 @torch.no_grad()
 def _average(mean: ResUNet, now: ResUNet, decay: float) -> None:
     for averaged, value in zip(mean.state_dict().values(), now.state_dict().values(), strict=True):

@@ -4,6 +4,7 @@ They are ovals, bands and noise out of a seeded generator; no picture of anybody
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,30 @@ def phantoms(height: int, width: int, n: int = 4, seed: int = 7) -> list[NDArray
     return out
 
 
-def golden(model: Model, spec: InputSpec) -> bytes:
-    """The bytes of golden.npz: images (n, 1, H, W) as the graph takes them, scores (n, T, L) as it gave them."""
-    images = np.stack([tensor(picture, spec) for picture in phantoms(spec.height, spec.width)])
+def head_phantoms(height: int, width: int, n: int = 4, seed: int = 7) -> list[NDArray[np.float32]]:
+    """n pictures (height, width) float32 in [0, 1]: a bright ring, grey within, two dark slits; all but the first with
+    a bright spot of its own size."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1.0 : 1.0 : height * 1j, -1.0 : 1.0 : width * 1j]
+    out = []
+    for i in range(n):
+        radius = np.hypot(x / 0.66, y / 0.84)
+        slits = sum(np.exp(-(((x - side * 0.09) / 0.05) ** 2) - (y / 0.25) ** 2) for side in (-1, 1))
+        away = (x - rng.uniform(0.2, 0.35)) ** 2 + (y + rng.uniform(0.0, 0.4)) ** 2
+        spot = np.exp(-((away / (0.02 * i + 1e-3)) ** 2))
+        picture = 0.9 * np.exp(-(((radius - 1.0) / 0.06) ** 2)) + (radius < 0.93) * (0.35 - 0.25 * slits)
+        picture += 0.4 * spot * (i > 0) + rng.normal(0.0, 0.02, picture.shape)
+        out.append(np.clip(picture, 0.0, 1.0).astype(np.float32))
+    return out
+
+
+def golden(model: Model, spec: InputSpec, pictures: Sequence[NDArray[np.float32]] | None = None) -> bytes:
+    """The bytes of golden.npz: images (n, 1, H, W) as the graph takes them, scores (n, T, L) as it gave them.
+
+    pictures: made-up ones, (rows, columns) in [0, 1]; None: chests.
+    """
+    made_up = phantoms(spec.height, spec.width) if pictures is None else pictures
+    images = np.stack([tensor(picture, spec) for picture in made_up])
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=images, scores=model.run(images)[0])
     return buffer.getvalue()

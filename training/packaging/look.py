@@ -16,6 +16,7 @@ from inference.manifest import InputSpec
 from inference.tensor import to_tensor
 
 BATCH = 16
+CLASSIFIER = ("scores", "cam", "features")
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,22 @@ def tensor(image: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
 
 
 class Model:
-    """One session on the CPU; `threads` 0 takes every core."""
+    """One session on the CPU; `threads` 0 takes every core. names: of its outputs, scores first, features last."""
 
-    def __init__(self, model: Path | bytes, spec: InputSpec, threads: int = 0) -> None:
+    def __init__(
+        self, model: Path | bytes, spec: InputSpec, threads: int = 0, names: tuple[str, ...] = CLASSIFIER
+    ) -> None:
         ort: Any = onnxruntime  # its stubs export nothing
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         source = str(model) if isinstance(model, Path) else model
         self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        self.spec = spec
+        self.spec, self.names = spec, names
 
     def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """batch: (N, 1, H, W). Returns scores (N, T, L), cam (N, L, h, w), features (N, C)."""
-        return tuple(self.session.run(["scores", "cam", "features"], {self.spec.name: batch}))
+        """batch: (N, 1, H, W). Returns scores (N, T, L), what shows the place by task, features (N, C)."""
+        return tuple(self.session.run(list(self.names), {self.spec.name: batch}))
 
     def look(self, images: Sequence[NDArray[np.float32]] | Sequence[Path], what: str = "looking") -> Outputs:
         """images: pictures (rows, columns) in [0, 1], or files of pictures."""
@@ -60,5 +63,5 @@ class Model:
             pictures = [read_grey(i) if isinstance(i, Path) else i for i in images[start : start + BATCH]]
             found = self.run(np.stack([tensor(picture, self.spec) for picture in pictures]))
             scores.append(found[0])
-            features.append(found[2])
+            features.append(found[-1])
         return Outputs(np.concatenate(scores), np.concatenate(features))

@@ -1,0 +1,164 @@
+"""MODEL_CARD.md of a slice model out of manifest and validation.json. No figure stands here that was not measured."""
+
+from typing import Any
+
+from inference.manifest import Manifest
+
+Figures = dict[str, Any]
+
+
+def slice_card(manifest: Manifest, figures: Figures, training: str) -> str:
+    """training: a paragraph on how the weights came about."""
+    parts = [
+        f"# {manifest.name} {manifest.version}",
+        manifest.intended_use,
+        f"**Not for:** {manifest.not_for}",
+        _limits(),
+        _reads(manifest),
+        f"## How it was made\n\n{training}",
+        _splits(figures),
+        _goals(figures),
+        *(
+            _held_out(f"Institution {home} left out of training and calibration", part, "###")
+            for home, part in _left_out(figures)
+        ),
+        _held_out("Held-out patients of all institutions (this very package)", figures["test"], "##"),
+        _uncertainty(manifest, figures),
+        _licence(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _limits() -> str:
+    return """## What cannot be claimed
+
+- **Everybody in the set has a tumour.** How often it marks a head without one was not measured: there is no
+  specificity per patient, and the package may not raise a priority. What is called specificity below is that of
+  single slices of patients who have a tumour.
+- Lower-grade gliomas of one collection (TCGA-LGG) only, of adults, before treatment; three institutions, one of them
+  with a single patient.
+- 8-bit pictures of 256 x 256 made from the original series, each patient scaled by the makers of the set. The node
+  gets the scanner's own values; that the stretch of each slice makes up for the difference was not measured.
+- The set gives no slice distance, so volumes were compared in pixels, never in ml.
+- The outlines it learnt from and is measured by are one group's."""
+
+
+def _reads(manifest: Manifest) -> str:
+    reads, spec, rule = manifest.reads, manifest.input, manifest.segmentation
+    point = manifest.labels[0].operating_point
+    assert rule is not None
+    return (
+        f"Reads {'/'.join(reads.modalities)}, {'/'.join(reads.body_parts)}, series called"
+        f" {' or '.join(reads.descriptions)} and not {' or '.join(reads.not_descriptions)}. Input {spec.height} x"
+        f" {spec.width}, {spec.fit}, each slice stretched to its percentiles {spec.percentiles}.\n\nA slice has the"
+        f" finding `{manifest.labels[0].label}` at a probability of {point.threshold} or more ({point.chosen_on}); a"
+        f" pixel is marked at {rule.mask_threshold}. A slice counts when it has the finding and a marked pixel; a"
+        f" series has the finding with {rule.min_slices} neighbouring slices that count and {rule.min_volume_ml} ml."
+    )
+
+
+def _splits(figures: Figures) -> str:
+    rows = [
+        f"| {name} | {part['slices']} | {part['with']} | {part['patients']} |"
+        for name, part in figures["splits"].items()
+    ]
+    head = "| split | slices | with a tumour | patients |\n|---|--:|--:|--:|\n"
+    return (
+        "## Data\n\nSplit by patient within each institution; no patient stands in two splits.\n\n"
+        + head
+        + "\n".join(rows)
+    )
+
+
+def _left_out(figures: Figures) -> list[tuple[str, Figures]]:
+    return list(figures.get("leave_one_institution_out", {}).items())
+
+
+def _goals(figures: Figures) -> str:
+    lines = []
+    for home, part in _left_out(figures):
+        for goal in part["goals"]:
+            word = "reached" if goal["reached"] else "**not reached**"
+            name = goal["figure"].replace("_", " ")
+            lines.append(f"| {home} left out | {name} | {goal['goal']} | {goal['measured']} | {word} |")
+    if not lines:
+        return ""
+    return (
+        "## One institution left out\n\nThe project's goals are for a model that never saw the institution it is"
+        " measured on. These are models of the same recipe with a shorter schedule, each with its own calibration; this"
+        " package itself has seen both.\n\n| | figure | goal | measured | |\n|---|---|--:|--:|---|\n" + "\n".join(lines)
+    )
+
+
+def _held_out(title: str, part: Figures, level: str) -> str:
+    slices, dice, runs, volume = part["slices"], part["dice"], part["runs"], part["volume"]
+    sizes = "".join(f"| {name} | {_dice(one)} |\n" for name, one in dice["by_tumour_size"].items())
+    homes = "".join(f"| {name} | {_dice(one)} |\n" for name, one in dice["by_institution"].items())
+    pixels = "; ".join(
+        f"{name} pixels {_share(one)}" for name, one in part["sensitivity_by_marked_pixels"].items() if one["n"]
+    )
+    return f"""{level} {title}
+
+Through the node's own code path; 95 % intervals: Wilson for shares, bootstrap over patients for the rest. A slice that
+was refused counts as an error and as unmarked.
+
+| | |
+|---|---|
+| Dice over all slices of a patient, mean over patients | {_dice(dice["as_counted"])} |
+| the same, median and least | {dice["as_counted"]["median"]} and {dice["as_counted"]["least"]} |
+| the same with every mask, also where the slice's own finding is absent | {_dice(dice["masks_alone"])} |
+| AUC of slices | {_auc(slices["auc_of_those_looked_at"])} |
+| sensitivity of slices | {_share(slices["sensitivity"])} |
+| specificity of slices | {_share(slices["specificity"])} |
+| refused slices | {_share(slices["refused"])} |
+| patients whose tumour was found by a run of {runs["min_slices"]} slices or more | {_share(runs["patients_found"])} |
+| patients with a false run of {runs["min_slices"]} slices or more | {_share(runs["patients_with_a_false_run"])} |
+| false runs that long | {runs["false_runs"]} |
+| false marks too short to count | {runs["false_marks_too_short_to_count"]} |
+| volume against the person's, mean error | {volume["mean_error"]:+.1%} |
+| the same, median absolute error | {volume["median_absolute_error"]:.1%} |
+
+| tumour of a patient, in pixels over all slices | mean Dice |
+|---|---|
+{sizes}
+| institution | mean Dice |
+|---|---|
+{homes}
+Sensitivity by size of the tumour in the slice: {pixels}."""
+
+
+def _dice(figure: Figures) -> str:
+    low, high = figure["bootstrap95_by_patient"]
+    return f"{figure['mean']:.3f} ({low:.3f} to {high:.3f}; {figure['patients']} patients)"
+
+
+def _share(figure: Figures) -> str:
+    if figure["value"] is None:
+        return "none"
+    low, high = figure["wilson95"]
+    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f}; {figure['hits']} of {figure['n']})"
+
+
+def _auc(figure: Figures) -> str:
+    low, high = figure["bootstrap95_by_patient"]
+    return f"{figure['value']:.4f} ({low:.4f} to {high:.4f}; n = {figure['n']}, {figure['patients']} patients)"
+
+
+def _uncertainty(manifest: Manifest, figures: Figures) -> str:
+    sd, mc, parity = figures["test"]["slices"]["sd"], manifest.uncertainty, figures["export_parity"]
+    exact, half = parity["fp32_against_torch"], parity["fp16_against_torch"]
+    return (
+        f"## Uncertainty and file\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the"
+        f" held-out patients: median {sd['median_where_right']} where the slice's finding was right and"
+        f" {sd['median_where_wrong']} where it was wrong.\n\nOver {exact['images']} held-out slices the float32 graph's"
+        f" scores and masks differ from torch's by at most {exact['scores']:.1e} and {exact['masks']:.1e}; with weights"
+        f" stored as float16, as they are here, by {half['scores']:.1e} and {half['masks']:.1e}."
+    )
+
+
+def _licence(manifest: Manifest) -> str:
+    data = "\n".join(f"- {part.name}. {part.licence}. {part.attribution}" for part in manifest.licence.data)
+    return (
+        f"## Licence\n\nWeights: {manifest.licence.weights}. No commercial use; the node loads them only where its"
+        f" configuration accepts that. Data:\n\n{data}"
+    )
