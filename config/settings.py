@@ -68,6 +68,7 @@ class StudySettings(_Frozen):
 class LookSettings(_Frozen):
     models_dir: Path = Path()
     models: tuple[str, ...] = ()
+    accept_licences: tuple[str, ...] = ()
     provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
     precision: Literal["auto", "float32"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0

@@ -10,14 +10,18 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from config.settings import LookSettings
 from inference.distribution import FeatureDistribution, load_distribution
 from inference.errors import PackageError
+from inference.licence import unaccepted
 from inference.manifest import MANIFEST, Manifest, parse_manifest
 from inference.onnx_check import onnx_problems
 from inference.views import total_passes
 from ledger.records import ModelIdentity, VolumeRule
 
+log = structlog.get_logger()
 MAX_FILE_BYTES = 2_000_000_000
 GOLDEN = "golden.npz"
 
@@ -66,13 +70,42 @@ def default_models_dir() -> Path:
 def load_packages(look: LookSettings) -> tuple[Package, ...]:
     """The packages that the settings name: the newest version of each name, or the one of "name/version".
 
-    No names: all that are there. Raises PackageError for a package that is refused and for a name without a package.
+    No names: all that are there, except those whose licence the settings do not accept, which are logged. Raises
+    PackageError for a package that is refused, for a name without a package, for a name whose licence is not accepted.
     """
+    for manifest in passed_over(look):
+        log.warning(
+            "package_passed_over", model=f"{manifest.name}/{manifest.version}", licence=manifest.licence.weights
+        )
+    return tuple(load_package(folder) for folder in _chosen(look) if not _unaccepted_unless_named(folder, look))
+
+
+def passed_over(look: LookSettings) -> tuple[Manifest, ...]:
+    """The packages that are there and are not used because of their licence. Raises PackageError."""
+    if look.models:
+        return ()
+    return tuple(_manifest(folder)[0] for folder in _chosen(look) if _unaccepted_unless_named(folder, look))
+
+
+def named(look: LookSettings) -> tuple[Manifest, ...]:
+    """The manifests of the packages that the settings name, used or not. Raises PackageError."""
+    return tuple(_manifest(folder)[0] for folder in _chosen(look)) if look.models else ()
+
+
+def _chosen(look: LookSettings) -> list[Path]:
     root = default_models_dir() if look.models_dir == Path() else look.models_dir
     found = find_packages(root)
     if not look.models:
-        return tuple(load_package(versions[-1]) for _, versions in sorted(found.items()))
-    return tuple(load_package(_choose(root, found, wanted)) for wanted in dict.fromkeys(look.models))
+        return [versions[-1] for _, versions in sorted(found.items())]
+    return [_choose(root, found, wanted) for wanted in dict.fromkeys(look.models)]
+
+
+def _unaccepted_unless_named(folder: Path, look: LookSettings) -> str:
+    """Why the package is passed over. Raises PackageError when the settings name it: then nobody passes over it."""
+    why = unaccepted(_manifest(folder)[0], look)
+    if why and look.models:
+        raise PackageError(f"{folder}: {why}")
+    return why
 
 
 def find_packages(root: Path) -> dict[str, list[Path]]:
@@ -85,6 +118,19 @@ def find_packages(root: Path) -> dict[str, list[Path]]:
 
 def load_package(folder: Path) -> Package:
     """Read and check one package. Raises PackageError."""
+    manifest, content = _manifest(folder)
+    files = {name: _read_pinned(folder, name, sha256) for name, sha256 in manifest.files.items()}
+    for member in manifest.members:
+        problems = onnx_problems(files[member])
+        if problems:
+            raise PackageError(f"{folder / member}: {'; '.join(problems)}")
+    distribution = _distribution(folder, manifest, files)
+    graphs = tuple(files[member] for member in manifest.members)
+    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), graphs, distribution, files.get(GOLDEN))
+
+
+def _manifest(folder: Path) -> tuple[Manifest, bytes]:
+    """The manifest and the bytes it was read from."""
     if folder.is_symlink() or folder.parent.is_symlink():
         raise PackageError(f"{folder}: a package must not be a link")
     content = _read(folder, MANIFEST)
@@ -94,14 +140,7 @@ def load_package(folder: Path) -> Package:
         raise PackageError(f"{folder / MANIFEST}: {error}") from None
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise PackageError(f"{folder}: the manifest says {manifest.name}/{manifest.version}")
-    files = {name: _read_pinned(folder, name, sha256) for name, sha256 in manifest.files.items()}
-    for member in manifest.members:
-        problems = onnx_problems(files[member])
-        if problems:
-            raise PackageError(f"{folder / member}: {'; '.join(problems)}")
-    distribution = _distribution(folder, manifest, files)
-    graphs = tuple(files[member] for member in manifest.members)
-    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), graphs, distribution, files.get(GOLDEN))
+    return manifest, content
 
 
 def _distribution(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> FeatureDistribution | None:

@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from config import Settings, origins
-from config.settings import ReceiveSettings
+from config.settings import LookSettings, ReceiveSettings
+from inference.errors import PackageError
+from inference.licence import unaccepted
+from inference.package import named, passed_over
 from node.console import ConfigOption, err, out, settings_of
 
 app = typer.Typer(add_completion=False)
@@ -56,11 +59,24 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "web.host: the list, health and metrics are open to the network; they hold no names, but study UIDs"
     if settings.look.unknown_age == "accept":
         yield "look.unknown_age: images of unknown age are analysed although a package was validated for some ages only"
+    yield from _licences(settings.look)
     if settings.decide.critical_flags_in_dicom:
         yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
         yield "decide: nothing ever becomes HIGH"
     yield from _folders(settings)
+
+
+def _licences(look: LookSettings) -> Iterator[str]:
+    if look.accept_licences:
+        accepted = ", ".join(look.accept_licences)
+        yield f"look.accept_licences: weights that allow no commercial use are used ({accepted})"
+    try:
+        yield from (f"look: not used: {unaccepted(manifest, look)}" for manifest in passed_over(look))
+        refused = [manifest for manifest in named(look) if unaccepted(manifest, look)]
+        yield from (f"look.models: the node will not start: {unaccepted(manifest, look)}" for manifest in refused)
+    except PackageError as error:
+        yield f"look: the node will not start: {error}"
 
 
 def _folders(settings: Settings) -> Iterator[str]:

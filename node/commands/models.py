@@ -1,5 +1,8 @@
 """`opentriage models`."""
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +12,9 @@ from rich.table import Table
 from config.settings import LookSettings
 from inference.errors import PackageError
 from inference.gate import age_words
+from inference.licence import unaccepted
 from inference.manifest import Manifest
-from inference.package import default_models_dir, find_packages, load_packages
+from inference.package import default_models_dir, find_packages, load_packages, passed_over
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
 
@@ -25,8 +29,9 @@ def models() -> None:
 @app.command("list")
 def list_packages(config: ConfigOption = None) -> None:
     """List the packages that the node would load: what each reads, finds, and may be used for."""
+    look = settings_of(config).look
     try:
-        packages = load_packages(settings_of(config).look)
+        packages = load_packages(look)
     except PackageError as error:
         fail(str(error))
     table = Table(box=None, pad_edge=False)
@@ -43,6 +48,8 @@ def list_packages(config: ConfigOption = None) -> None:
             package.digest[:16],
         )
     out.print(table)
+    for manifest in passed_over(look):
+        err.print(f"not used: {unaccepted(manifest, look)}", style="yellow", markup=False)
 
 
 def _reads(manifest: Manifest) -> str:
@@ -79,3 +86,20 @@ def verify_packages(
 def _installed(look: LookSettings) -> list[Path]:
     root = default_models_dir() if look.models_dir == Path() else look.models_dir
     return [folder for versions in find_packages(root).values() for folder in versions]
+
+
+@app.command(
+    "import",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def import_package(context: typer.Context) -> None:
+    """Make a package of published weights (TorchXRayVision, torchvision); needs the extra "train".
+
+    CHECKPOINT --kind KIND --name NAME --label LABEL --seen-data SET --out DIR; --help lists every option.
+    """
+    if importlib.util.find_spec("training") is None or importlib.util.find_spec("torch") is None:
+        fail("importing weights needs torch, which this node does without: pip install 'opentriage[train]' elsewhere")
+    raise typer.Exit(
+        subprocess.run([sys.executable, "-m", "training.cli", "import", *context.args], check=False).returncode
+    )
