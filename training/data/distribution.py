@@ -13,6 +13,8 @@ from training.data.images import LabelledImages
 from training.data.sampler import Sampler
 from training.recipe import Recipe
 
+WIDTH = 100  # characters: a narrower log would cut the labels
+
 
 @dataclass(frozen=True)
 class ClassCount:
@@ -61,7 +63,7 @@ def distributions(splits: dict[str, LabelledImages], recipe: Recipe) -> dict[str
     """By name: each split as it is, and one epoch of the training split as the sampler draws it."""
     train = splits["train"]
     sampler = Sampler(train, recipe)
-    drawn = train.take(sampler.epoch(torch.Generator().manual_seed(recipe.seed)))
+    drawn = train.take(np.sort(sampler.epoch(torch.Generator().manual_seed(recipe.seed))))
     found = {f"{name} split": count_classes(part, recipe.labels) for name, part in splits.items()}
     return found | {f"one epoch, sampler {recipe.sampler.method}": count_classes(drawn, recipe.labels)}
 
@@ -70,10 +72,12 @@ def report(splits: dict[str, LabelledImages], recipe: Recipe, folder: Path | Non
     """Shown on the terminal; with a folder also its distribution.txt and distribution.json."""
     found = distributions(splits, recipe)
     tables = [table(title, counts) for title, counts in found.items()]
-    Console(stderr=True, soft_wrap=True).print(*tables, sep="\n")
+    terminal = Console(stderr=True)
+    terminal.width = max(terminal.width, WIDTH)
+    terminal.print(*tables, sep="\n")
     if folder is None:
         return
     with (folder / "distribution.txt").open("w") as file:
-        Console(file=file, width=120).print(*tables, sep="\n")
+        Console(file=file, width=WIDTH).print(*tables, sep="\n")
     fields = {title: [asdict(c) for c in counts] for title, counts in found.items()}
     (folder / "distribution.json").write_text(json.dumps(fields, indent=2) + "\n")

@@ -4,6 +4,7 @@ The same recipe and seed give the same run, also when it was cut off and goes on
 """
 
 import copy
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from training.fitting.loss import LabelLoss
 from training.fitting.network import build, device_of, known_of, pixels_of, predict, start, to_range
 from training.fitting.phases import Epoch, Rate, begin, epochs_of, train_mode
 from training.networks.metadata import hide
-from training.recipe import Recipe, read_recipe
+from training.recipe import Recipe, RecipeError, parse_recipe, read_recipe
 
 __all__ = ["Recipe", "build", "fit", "fit_splits", "predict", "read_recipe", "read_splits", "to_range"]
 
@@ -79,7 +80,7 @@ class Run:
             self.save(number)
         if self.recipe.fit.keep == "best" and (self.out / "best.pt").exists():
             self.ema.load_state_dict(torch.load(self.out / "best.pt", weights_only=True, map_location=self.device))
-        _write(self.ema.state_dict(), self.out / WEIGHTS)
+        write(self.ema.state_dict(), self.out / WEIGHTS)
         plot(self.out)
         return self.ema
 
@@ -98,7 +99,7 @@ class Run:
         rate.after_epoch(auc)
         if epoch.last_stage and (auc > self.best.auc or self.best.epoch < 0):
             self.best = Best(auc if math.isfinite(auc) else -math.inf, number)
-            _write(self.ema.state_dict(), self.out / "best.pt")
+            write(self.ema.state_dict(), self.out / "best.pt")
         shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         tqdm.write(f"epoch {number + 1}/{len(self.epochs)} at {epoch.size} pixels: loss {loss:.4f}, {shown}")
         head = {"epoch": float(number), "size": float(epoch.size), "lr": lr, "loss": loss}
@@ -156,7 +157,7 @@ class Run:
             "rate": self.rate.state_dict(),
             "best": {"auc": self.best.auc, "epoch": self.best.epoch},
         }
-        _write(state, self.out / CHECKPOINT)
+        write(state, self.out / CHECKPOINT)
 
     def resume(self) -> int:
         """The epoch to go on with."""
@@ -180,9 +181,19 @@ def fit(recipe: Recipe, data: Path, out: Path) -> nn.Module:
 def fit_splits(recipe: Recipe, splits: dict[str, LabelledImages], out: Path) -> nn.Module:
     """The same with images that are in memory: train and calibration are used."""
     out.mkdir(parents=True, exist_ok=True)
+    _same_recipe(recipe, out)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     report(splits, recipe, out)
     return Run(recipe, splits, out).go()
+
+
+def _same_recipe(recipe: Recipe, out: Path) -> None:
+    """Half a run by one recipe and half by another would be neither. What is said of the package may change."""
+    if not (out / CHECKPOINT).exists() or not (out / "recipe.json").exists():
+        return
+    earlier = parse_recipe(json.loads((out / "recipe.json").read_text()), str(out / "recipe.json"))
+    if earlier.model_copy(update={"package": None}) != recipe.model_copy(update={"package": None}):
+        raise RecipeError(f"{out} holds a run of another recipe: name another folder, or remove {CHECKPOINT}")
 
 
 @torch.no_grad()
@@ -195,7 +206,7 @@ def average(ema: nn.Module, net: nn.Module, decay: float) -> None:
             mean.copy_(now)
 
 
-def _write(state: Any, path: Path) -> None:
+def write(state: Any, path: Path) -> None:
     """Atomically: a run that is cut off leaves the last whole file."""
     part = path.with_suffix(".part")
     torch.save(state, part)
