@@ -17,6 +17,7 @@ COMMANDS = {
     "explain": "Print everything that happened to one study, and why.",
     "release": "Let a parked job run again, once its cause is gone.",
     "models": "List the installed model packages, or check that they are what they claim to be.",
+    "validate": "Measure a model package on labelled images: figures, plots and one page.",
     "check-config": "Print every setting with its origin, and warn of risky choices.",
     "demo": "Show the whole path in a throwaway folder: samples in, reports in a stand-in PACS.",
 }

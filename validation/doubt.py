@@ -113,7 +113,14 @@ def _against_plain(
         return {}
     one, plain = risks[name], risks[PLAIN]
     difference = bootstrap(lambda weights: one.area(weights) - plain.area(weights), groups, draws, seed, digits=6)
-    return {"less_plain_bootstrap95": difference}
+    return {"less_plain_bootstrap95": difference, "against_plain": _verdict(difference)}
+
+
+def _verdict(difference: list[float] | None) -> str:
+    """better, worse or alike: whether the interval of the difference leaves out 0."""
+    if difference is None or difference[0] <= 0.0 <= difference[1]:
+        return "alike"
+    return "better" if difference[1] < 0.0 else "worse"
 
 
 def _last(coverage: float, n: int) -> int:
