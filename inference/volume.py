@@ -136,6 +136,7 @@ def _finding(series: _Series, label: str, model: ModelIdentity, rule: VolumeRule
         slices=counted,
         ordered=series.ordered,
         slices_unjudged=sum(not item.judged for item in series.slices),
+        distance_mm=series.distance_mm,
         undetermined=bool(why_not),
         remark=" ".join([*why_not, *_remarks(series)]),
     )

@@ -1,6 +1,7 @@
 """Findings in, finished objects out."""
 
 import warnings
+from dataclasses import replace
 
 from config.settings import Settings
 from ledger.records import InstanceRef, ResultObject, StudyFindings
@@ -11,6 +12,7 @@ from sr_writer.identity import identity_of
 from sr_writer.measurement_report import measurement_report
 from sr_writer.reading import Read, measured, reads
 from sr_writer.secondary_capture import secondary_capture
+from sr_writer.segmentation import segmentations
 from sr_writer.source import SourceHeader, read_header
 from sr_writer.text_report import text_report
 from sr_writer.words import FLAGGED
@@ -44,9 +46,12 @@ def build_objects(
 
 
 def _objects(report: Report, store: Store) -> list[ResultObject]:
+    masks, segments = segmentations(report, store)
+    report = replace(report, segments=segments)
+    made = [measurement_report(report), text_report(report)] if measured(report) else [text_report(report)]
     if report.findings.priority in FLAGGED:
-        return [measurement_report(report), text_report(report), secondary_capture(report, store)]
-    return [measurement_report(report), text_report(report)] if measured(report.findings) else [text_report(report)]
+        made.append(secondary_capture(report, store))
+    return [*made, *masks]  # last: an alarm does not wait for them
 
 
 def _header(found: list[Read], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:

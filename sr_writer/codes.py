@@ -31,6 +31,8 @@ UNDETERMINED = _sct("373068000", "Undetermined")
 
 PROBABILITY = _dcm("122157", "Probability")
 PROBABILITY_SD = _private("PROB_SD", "Probability SD (MC dropout)")
+VOLUME = _sct("118565006", "Volume")
+MILLILITRE = CodedConcept("ml", "UCUM", "ml")
 PERCENT = CodedConcept("%", "UCUM", "%")
 
 ACTIONABLE = _private("ACTIONABLE", "Actionable finding classification")
@@ -52,6 +54,8 @@ RECOMMENDATIONS = _dcm("121074", "Recommendations")
 PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
 IMAGING_PROCEDURE = _sct("363679005", "Imaging procedure")
 DIAGNOSTIC_REPORT = CodedConcept("18748-4", "LN", "Diagnostic Imaging Report")
+ABNORMAL_STRUCTURE = _sct("49755003", "Morphologically Abnormal Structure")
+NEOPLASM = _sct("108369006", "Neoplasm")
 ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")
 DEVICE = _dcm("121007", "Device")
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")
@@ -59,8 +63,16 @@ SOURCE_IMAGE = _dcm("121322", "Source image for image processing operation")
 ENGLISH = CodedConcept("en-US", "RFC5646", "English (United States)")
 
 
+_NEOPLASMS = frozenset({("108369006", "SCT"), ("126952004", "SCT")})  # neoplasm, neoplasm of brain
+
+
 def concept(code: Code) -> CodedConcept:
     return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def segmented(code: Code) -> CodedConcept:
+    """The type of a segment (CID 7151 and after): a neoplasm of some organ is a neoplasm, the organ stands apart."""
+    return NEOPLASM if (code.value, code.scheme) in _NEOPLASMS else concept(code)
 
 
 def flag_concept(flag: str) -> CodedConcept:

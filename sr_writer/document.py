@@ -1,6 +1,7 @@
 """What both structured reports share: language, observer, evidence, flags, predecessors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from highdicom.sr import (
@@ -13,8 +14,9 @@ from highdicom.sr import (
     RelationshipTypeValues,
 )
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
-from ledger.records import ReportKind, SentReference
+from ledger.records import InstanceRef, ReportKind, SentReference
 from sr_writer import codes
 from sr_writer.dress import SERIES_NUMBERS, Report, dress, instance_references, private_scheme, stand_in
 from sr_writer.identity import device_uid
@@ -62,7 +64,7 @@ def is_partial(report: Report) -> bool:
 def document_arguments(report: Report, kind: str, root: Dataset) -> dict[str, Any]:
     """What every SR document of a report is built from: its evidence, its tree and its identity."""
     return {
-        "evidence": [stand_in(item.instance) for item in report.findings.looked_at],
+        "evidence": [stand_in(instance) for instance in (*_sources(report), *_segmentations(report))],
         "content": root,
         "series_instance_uid": report.identity.series(kind),
         "series_number": SERIES_NUMBERS[kind],
@@ -70,6 +72,24 @@ def document_arguments(report: Report, kind: str, root: Dataset) -> dict[str, An
         "instance_number": 1,
         "manufacturer": report.settings.manufacturer,
     }
+
+
+def _sources(report: Report) -> list[InstanceRef]:
+    return [item.instance for item in report.findings.looked_at]
+
+
+def _segmentations(report: Report) -> list[InstanceRef]:
+    """The report's own segmentations, as evidence: viewers that show volumes look for them there."""
+    made = [
+        replace(
+            report.header_of,
+            sop_class_uid=SegmentationStorage,
+            sop_instance_uid=segment.sop_instance_uid,
+            series_instance_uid=segment.series_instance_uid,
+        )
+        for segment in report.segments
+    ]
+    return list(dict.fromkeys(made))
 
 
 def dress_document(ds: Dataset, report: Report, kind: str, what: str, predecessors: Sequence[SentReference]) -> None:
@@ -81,8 +101,8 @@ def dress_document(ds: Dataset, report: Report, kind: str, what: str, predecesso
     ds.CompletionFlag = "PARTIAL" if is_partial(report) else "COMPLETE"
     ds.CodingSchemeIdentificationSequence = [private_scheme()]
     seen = [
-        (item.instance.series_instance_uid, item.instance.sop_class_uid, item.instance.sop_instance_uid)
-        for item in report.findings.looked_at
+        (instance.series_instance_uid, instance.sop_class_uid, instance.sop_instance_uid)
+        for instance in (*_sources(report), *_segmentations(report))
     ]
     study = report.findings.study_instance_uid
     ds.CurrentRequestedProcedureEvidenceSequence = [instance_references(study, sorted(seen))]

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from config.settings import ReportSettings
-from ledger.records import InstanceRef, ResultObject, StudyFindings
+from ledger.records import InstanceRef, ResultObject, StudyFindings, VolumeFinding
 from sr_writer import codes
 from sr_writer.identity import Identity, software_version, uid_from
 from sr_writer.source import SourceHeader
@@ -22,7 +22,17 @@ from sr_writer.source import SourceHeader
 IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
 IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
 ANY_IMAGE = DigitalXRayImageStorageForPresentation  # highdicom stumbles over classes it does not know
-SERIES_NUMBERS = {"measurement_sr": 9901, "secondary_capture": 9902, "text_sr": 9907}
+SERIES_NUMBERS = {"measurement_sr": 9901, "secondary_capture": 9902, "text_sr": 9907, "segmentation": 9911}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a segmentation that belongs to the report, and the volume that it shows."""
+
+    volume: VolumeFinding
+    sop_instance_uid: str
+    series_instance_uid: str
+    number: int  # from 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Report:
     identity: Identity
     installation_uid: str
     critical_flags: bool  # whether DICOM objects may carry them
+    segments: tuple[Segment, ...] = ()  # what the report's segmentations show
 
     @property
     def at(self) -> datetime:

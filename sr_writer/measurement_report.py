@@ -12,7 +12,6 @@ import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
-    ComprehensiveSR,
     ContainerContentItem,
     ContentSequence,
     CoordinatesForMeasurement,
@@ -29,22 +28,27 @@ from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    ComprehensiveSRStorage,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
 )
 
-from ledger.records import Finding, ImageResult, Region, ResultObject, TriagePriority
+from ledger.records import Code, Finding, ImageResult, Region, ResultObject, TriagePriority, VolumeFinding
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, language, observation_context, separate
 from sr_writer.dress import ANY_IMAGE, Report, finished, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
-from sr_writer.reading import Read, analysed, not_judged, ranked, reads
-from sr_writer.words import DISCLAIMER, FLAGGED, name_of, percent, plus_minus, spoken, standing
+from sr_writer.reading import Read, analysed, by_image, in_order, not_judged, ranked, reads, speaks
+from sr_writer.sr_document import sr_document
+from sr_writer.volume_groups import finish_volume_groups, volume_groups
+from sr_writer.volume_words import short, volume_lines
+from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, plus_minus, spoken, standing
 
 KIND = "measurement_sr"
 _CONTAINS = RelationshipTypeValues.CONTAINS
+_PRESENCES = (codes.PRESENT, codes.UNDETERMINED, codes.ABSENT)
 _PROJECTIONS = frozenset(
     {ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing}
 )
@@ -85,19 +89,19 @@ class Statement:
 def measurement_report(report: Report) -> ResultObject:
     """Build it. Raises NothingToSay when no image was analysed."""
     found = reads(report.findings)
-    statements = _statements(analysed(found), report.shows_place)
+    statements = _statements(report, analysed(by_image(found)))
     content = MeasurementReport(
         observation_context=observation_context(report),
         procedure_reported=codes.IMAGING_PROCEDURE,
-        imaging_measurements=[_group(statement, report) for statement in statements],
+        imaging_measurements=[*(_group(statement, report) for statement in statements), *volume_groups(report)],
         language_of_content_item_and_descendants=language(),
         referenced_images=_library(report, analysed(found)),
     )
     root = content[0]
-    _finish_groups(root, statements)
+    _finish_groups(root, statements, report)
     root.ContentSequence.append(_evaluations(report, found))
     separate(root)
-    ds = ComprehensiveSR(**document_arguments(report, KIND, root))
+    ds = sr_document(ComprehensiveSRStorage, **document_arguments(report, KIND, root))
     before = [item for item in report.findings.predecessors if item.kind == KIND]
     dress_document(ds, report, KIND, "measurements", before)
     return finished(ds, KIND)
@@ -122,19 +126,19 @@ def _library(report: Report, found: Sequence[Read]) -> list[Dataset]:
     return [image]
 
 
-def _statements(found: Sequence[Read], boxes: bool) -> list[Statement]:
-    """A group for each finding that is present or in doubt; with none, for the worst image's first finding.
+def _statements(report: Report, found: Sequence[Read]) -> list[Statement]:
+    """A group for each finding that is present or in doubt; with none, and no volume, for the worst image's first.
 
-    boxes: whether a finding with boxes has a group for each of them instead.
+    Where boxes may be shown, a finding that has some has a group for each of them instead.
     """
     every = [(read, finding) for read in found for finding in sorted(spoken(read.result), key=ranked)]
-    if not every:
+    if not every and not report.segments:
         raise NothingToSay("no analysed image has a finding to measure")
     flagged = [(read, finding) for read, finding in every if finding.present or finding.in_doubt]
     chosen = [
         (read, finding, box)
-        for read, finding in flagged or every[:1]
-        for box in (range(len(finding.regions)) if boxes and finding.regions else (None,))
+        for read, finding in flagged or ([] if report.segments else every[:1])
+        for box in (range(len(finding.regions)) if report.shows_place and finding.regions else (None,))
     ]
     return [Statement(read, finding, i, box) for i, (read, finding, box) in enumerate(chosen, start=1)]
 
@@ -159,10 +163,10 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
 def _numbers(said: Statement) -> list[Measurement]:
     """The probability, and how far the passes lie apart: those were counted for the finding, not for each box."""
     if said.region:
-        return [Measurement(name=codes.PROBABILITY, value=_certain(said.region.probability), unit=codes.PERCENT)]
+        return [Measurement(name=codes.PROBABILITY, value=in_percent(said.region.probability), unit=codes.PERCENT)]
     probability, sd = said.finding.probability, said.finding.probability_sd
     return [
-        Measurement(name=codes.PROBABILITY, value=_certain(probability), unit=codes.PERCENT),
+        Measurement(name=codes.PROBABILITY, value=in_percent(probability), unit=codes.PERCENT),
         Measurement(name=codes.PROBABILITY_SD, value=_percent(sd), unit=codes.PERCENT),
     ]
 
@@ -178,11 +182,6 @@ def outline(result: ImageResult, report: Report) -> NDArray[np.float64]:
     right = float(max((result.source_columns or report.header.columns) - 1, 1))
     bottom = float(max((result.source_rows or report.header.rows) - 1, 1))
     return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
-
-
-def _certain(probability: float) -> float:
-    """Percent, never 0 or 100: no calibration set is large enough to vouch for that."""
-    return min(max(_percent(probability), 0.01), 99.99)
 
 
 def _percent(probability: float) -> float:
@@ -217,10 +216,11 @@ def _computing(result: ImageResult) -> list[str]:
     return [f"provider={result.computed_by}", f"degraded={'yes' if result.degraded else 'no'}"]
 
 
-def _finish_groups(root: Dataset, statements: Sequence[Statement]) -> None:
+def _finish_groups(root: Dataset, statements: Sequence[Statement], report: Report) -> None:
     """Per group: its label for viewers, and the coordinates under its first number that OHIF needs to hydrate it."""
     measurements = next(i for i in root.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "126010")
-    groups = measurements.ContentSequence
+    groups = measurements.ContentSequence[: len(statements)]
+    finish_volume_groups(measurements.ContentSequence[len(statements) :], report)
     for group, said in zip(groups, statements, strict=True):
         instance = said.read.instance
         region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
@@ -243,8 +243,9 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     flags = _flags(report, found)
     items.append(CodeContentItem(codes.ACTIONABLE, actionable(priority, bool(flags)), _CONTAINS))
     items += [CodeContentItem(codes.CRITICAL_FLAG, codes.flag_concept(flag), _CONTAINS) for flag in flags]
-    items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(found)]
-    texts = [TextContentItem(codes.COMMENT, text, _CONTAINS) for text in (*_unflagged(found), DISCLAIMER)]
+    items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(report, by_image(found))]
+    said = (*_unflagged(by_image(found)), *volume_lines(report.findings), DISCLAIMER)
+    texts = [TextContentItem(codes.COMMENT, text, _CONTAINS) for text in said]
     texts.append(TextContentItem(codes.IMPRESSION, _impression(report, found), _CONTAINS))
     container.ContentSequence = ContentSequence([*items, *texts])
     return container
@@ -263,17 +264,28 @@ def _flags(report: Report, found: Sequence[Read]) -> list[str]:
     return list(dict.fromkeys(flag for read in found for flag in read.result.critical_flags))
 
 
-def _labels(found: Sequence[Read]) -> list[tuple[CodedConcept, CodedConcept]]:
+def _labels(report: Report, found: Sequence[Read]) -> list[tuple[CodedConcept, CodedConcept]]:
     """Each scored label once for the study: Present if on any image, else Undetermined if in doubt on any, else Absent.
 
-    A label also stays Undetermined while an image of the study could not be judged.
+    A label also stays Undetermined while an image of the study could not be judged. Of slice models the volumes speak.
     """
     by_label: dict[str, list[Finding]] = {}
     for read in analysed(found):
         for finding in spoken(read.result):
             by_label.setdefault(finding.label, []).append(finding)
     blind = bool(not_judged(found))
-    return [(codes.concept(same[0].code), _presence(same, blind)) for _, same in sorted(by_label.items())]
+    said = [(same[0].code, _presence(same, blind)) for _, same in sorted(by_label.items())]
+    said += [(volume.code, _standing(volume)) for volume in in_order(report.findings.volumes)]
+    worst: dict[Code, CodedConcept] = {}
+    for code, presence in said:
+        worst[code] = min(worst.get(code, presence), presence, key=_PRESENCES.index)
+    return [(codes.concept(code), presence) for code, presence in worst.items()]
+
+
+def _standing(volume: VolumeFinding) -> CodedConcept:
+    if volume.present:
+        return codes.PRESENT
+    return codes.UNDETERMINED if volume.undetermined else codes.ABSENT
 
 
 def _presence(same: Sequence[Finding], blind: bool) -> CodedConcept:
@@ -290,8 +302,10 @@ def _unflagged(found: Sequence[Read]) -> list[str]:
 
 
 def _impression(report: Report, found: Sequence[Read]) -> str:
-    said = [f for read in analysed(found) for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
+    images = analysed(by_image(found))
+    said = [f for read in images for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
     texts = dict.fromkeys(f"{name_of(f)} {plus_minus(f)}" for f in said)
+    texts |= dict.fromkeys(short(volume) for volume in in_order(report.findings.volumes) if speaks(volume))
     priority = report.findings.priority
     headline = f"Priority {priority.value}" if priority in FLAGGED else "Priority not raised"
     return f"{headline}. {'; '.join(texts) or 'See the measurements'}."

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger.records import Finding, ImageResult, InstanceRef, ResultStatus, StudyFindings
+from ledger.records import Finding, ImageResult, InstanceRef, ResultStatus, StudyFindings, VolumeFinding
+from sr_writer.dress import Report
 from sr_writer.words import FLAGGED, spoken
 
 
@@ -46,17 +47,43 @@ def marked(findings: StudyFindings) -> tuple[str, ...]:
 
     In a study that is not flagged they come from models that may not raise the priority.
     """
-    images = [finding for read in analysed(reads(findings)) for finding in sorted(spoken(read.result), key=ranked)]
-    labels = [finding.label for finding in images if finding.present]
-    labels += [volume.label for volume in findings.volumes if volume.present]
+    labels = _marked_images(findings)
+    labels += [volume.label for volume in in_order(findings.volumes) if speaks(volume)]
     return tuple(dict.fromkeys(labels))
 
 
-def measured(findings: StudyFindings) -> bool:
+def measured(report: Report) -> bool:
     """Whether a report has measurements beside its text: flagged, or marked by a model that may not flag."""
-    return findings.priority in FLAGGED or bool(marked(findings))
+    findings = report.findings
+    return findings.priority in FLAGGED or bool(report.segments or _marked_images(findings))
+
+
+def _marked_images(findings: StudyFindings) -> list[str]:
+    images = by_image(analysed(reads(findings)))
+    every = [finding for read in images for finding in sorted(spoken(read.result), key=ranked)]
+    return [finding.label for finding in every if finding.present]
+
+
+def in_order(volumes: Sequence[VolumeFinding]) -> list[VolumeFinding]:
+    """Suspected first, then undetermined, then the rest; the order does not depend on arrival."""
+    return sorted(volumes, key=lambda v: (not v.present, not v.undetermined, v.label, v.series_instance_uid))
+
+
+def speaks(volume: VolumeFinding) -> bool:
+    """Whether a glance should see it: suspected, or marked in part and not decided."""
+    return volume.present or (volume.undetermined and bool(volume.slices))
 
 
 def not_judged(found: Sequence[Read]) -> list[Read]:
     """A model was meant to look and could not."""
     return [read for read in found if read.result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)]
+
+
+def of_slice_model(read: Read) -> bool:
+    """Its findings speak for a series together (`StudyFindings.volumes`), never by themselves."""
+    return read.result.model is not None and read.result.model.volume_rule is not None
+
+
+def by_image(found: Sequence[Read]) -> list[Read]:
+    """The results that speak for one image each."""
+    return [read for read in found if not of_slice_model(read)]

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from math import isfinite
 from pathlib import Path
 
 from pydicom import dcmread
@@ -49,15 +50,56 @@ class SourceHeader:
         return moment.astimezone(timezone(self.utc_offset)) if self.utc_offset is not None else moment.astimezone()
 
 
+@dataclass(frozen=True)
+class SliceHeader:
+    """Where one slice lies: what a segmentation of it needs (PS3.3 C.7.6.2). Lengths in mm."""
+
+    frame_of_reference_uid: str
+    rows: int
+    columns: int
+    orientation: tuple[float, ...]  # direction cosines of the rows, then of the columns
+    position: tuple[float, ...]
+    pixel_spacing: tuple[float, ...]  # between rows, between columns
+    thickness: float | None
+
+
+def read_slice(path: Path) -> SliceHeader:
+    """Raises SourceUnreadable when it is not DICOM, or does not say where the slice lies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        found = _slice(_read(path))
+    lengths = (len(found.orientation), len(found.position), len(found.pixel_spacing))
+    finite = all(map(isfinite, (*found.orientation, *found.position, *found.pixel_spacing)))
+    whole = finite and found.rows and found.columns and re.fullmatch(r"[0-9.]{1,64}", found.frame_of_reference_uid)
+    if lengths != (6, 3, 2) or not whole or min(found.pixel_spacing) <= 0.0:
+        raise SourceUnreadable("a stored slice does not say where it lies")
+    return found
+
+
+def _slice(values: "_Values") -> SliceHeader:
+    return SliceHeader(
+        frame_of_reference_uid=values.text("FrameOfReferenceUID"),
+        rows=values.whole("Rows"),
+        columns=values.whole("Columns"),
+        orientation=_numbers(values.text("ImageOrientationPatient")),
+        position=_numbers(values.text("ImagePositionPatient")),
+        pixel_spacing=_numbers(values.text("PixelSpacing")),
+        thickness=next((abs(length) for length in _numbers(values.text("SliceThickness")) if length), None),
+    )
+
+
 def read_header(path: Path, study_instance_uid: str) -> SourceHeader:
     """Read up to the pixels; odd values are emptied, not fatal. Raises SourceUnreadable when it is not DICOM."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        try:
-            values = _Values(dcmread(path, stop_before_pixels=True, force=True))
-        except (OSError, EOFError, InvalidDicomError, *_UNREADABLE) as error:
-            raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
-        return _header(values, study_instance_uid)
+        return _header(_read(path), study_instance_uid)
+
+
+def _read(path: Path) -> "_Values":
+    try:
+        return _Values(dcmread(path, stop_before_pixels=True, force=True))
+    except (OSError, EOFError, InvalidDicomError, *_UNREADABLE) as error:
+        raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
 
 
 def _header(values: "_Values", study_instance_uid: str) -> SourceHeader:

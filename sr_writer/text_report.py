@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from highdicom.sr import ContainerContentItem, ContentSequence, EnhancedSR, RelationshipTypeValues, TextContentItem
+from highdicom.sr import ContainerContentItem, ContentSequence, RelationshipTypeValues, TextContentItem
 from highdicom.sr.coding import CodedConcept
+from pydicom.uid import EnhancedSRStorage
 
 from ledger.records import Finding, ImageResult, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, header_items, separate
 from sr_writer.dress import Report, finished
-from sr_writer.reading import Read, analysed, marked, measured, not_judged, ranked, reads
+from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, ranked, reads
+from sr_writer.sr_document import sr_document
+from sr_writer.volume_words import glance, slice_refusals, volume_lines
 from sr_writer.words import (
     DISCLAIMER,
     FLAGGED,
@@ -41,7 +44,7 @@ def text_report(report: Report) -> ResultObject:
             items.append(_section(heading, name, lines))
     root.ContentSequence = items
     separate(root)
-    ds = EnhancedSR(**document_arguments(report, KIND, root))
+    ds = sr_document(EnhancedSRStorage, **document_arguments(report, KIND, root))
     dress_document(ds, report, KIND, _what(report), _predecessors(report))
     return finished(ds, KIND)
 
@@ -49,8 +52,11 @@ def text_report(report: Report) -> ResultObject:
 def finding_lines(report: Report) -> list[str]:
     """What was seen, image by image, then by whom."""
     found = reads(report.findings)
-    lines = [line for read in analysed(found) for line in _result_lines(read, report, found)]
-    lines += [f"Cannot assess{_which(read, found)}: {_reason(read)}" for read in not_judged(found)]
+    images = by_image(found)
+    lines = volume_lines(report.findings)
+    lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
+    lines += [f"Cannot assess{_which(read, images)}: {_reason(read)}" for read in not_judged(images)]
+    lines += slice_refusals(not_judged(found))
     lines += list(dict.fromkeys(_model_line(read) for read in analysed(found)))
     if report.findings.kind is ReportKind.PROVISIONAL:
         lines.append("Provisional: sent before the study was complete; a further report follows if anything changes.")
@@ -61,9 +67,11 @@ def impression_lines(report: Report) -> list[str]:
     """The case in one glance: first the class, last the disclaimer."""
     priority = report.findings.priority
     found = reads(report.findings)
+    images = by_image(found)
     lines = [_headline(report, found)]
-    if measured(report.findings):
-        lines += [line for line in dict.fromkeys(_short(read, report, found) for read in analysed(found)) if line]
+    if measured(report):
+        lines += [line for line in dict.fromkeys(_short(read, report, images) for read in analysed(images)) if line]
+    lines += glance(report.findings)
     unjudged = {read.instance.sop_instance_uid for read in not_judged(found)}
     if unjudged and priority in FLAGGED:
         lines.append(f"{_images(len(unjudged))} could not be assessed: see the findings.")
@@ -81,11 +89,20 @@ def _headline(report: Report, found: Sequence[Read]) -> str:
     if priority in FLAGGED:
         return f"AI PRIORITY: {priority.value}"
     if priority is TriagePriority.NOT_ASSESSED:
-        return f"AI triage cannot assess: {_reason(not_judged(found)[0]) if not_judged(found) else _REASON_UNSAID}"
+        return f"AI triage cannot assess{_partly(report, found)}"
     if labels := marked(report.findings):
         names = " and ".join(label.replace("_", " ") for label in labels)
         return f"AI marked {names}, by a model that may not raise a priority: {NOT_RAISED}"
     return f"AI triage: {NO_FINDING[0].lower()}{NO_FINDING[1:]}"
+
+
+def _partly(report: Report, found: Sequence[Read]) -> str:
+    """The first reason; of slices also how many they are, since the rest of their series was looked at."""
+    unjudged = not_judged(found)
+    images, slices = by_image(unjudged), len(unjudged) - len(by_image(unjudged))
+    if slices and not images and report.findings.volumes:
+        return f" {'1 slice' if slices == 1 else f'{slices} slices'}: {_reason(unjudged[0])}"
+    return f": {_reason((images or unjudged)[0]) if unjudged else _REASON_UNSAID}"
 
 
 def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
@@ -118,7 +135,7 @@ def _result_lines(read: Read, report: Report, found: Sequence[Read]) -> Iterator
 
 def _boxed(finding: Finding, report: Report) -> str:
     boxes = boxes_of(finding, report.shows_place)
-    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and measured(report.findings) else ""
+    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and measured(report) else ""
 
 
 def _which(read: Read, found: Sequence[Read]) -> str:
@@ -166,5 +183,5 @@ def _section(heading: CodedConcept, name: CodedConcept, lines: Sequence[str]) ->
 
 def _predecessors(report: Report) -> list[SentReference]:
     """The text reports before this one, and measurement reports that this report no longer repeats."""
-    kinds = {KIND} if measured(report.findings) else {KIND, "measurement_sr"}
+    kinds = {KIND} if measured(report) else {KIND, "measurement_sr"}
     return [item for item in report.findings.predecessors if item.kind in kinds]

@@ -46,6 +46,11 @@ def percent(probability: float) -> str:
     return f"{probability * 100:.1f}"
 
 
+def in_percent(probability: float) -> float:
+    """As a number, never 0 or 100: no calibration set is large enough to vouch for that."""
+    return min(max(round(probability * 100.0, 2), 0.01), 99.99)
+
+
 def plus_minus(finding: Finding) -> str:
     """ "93.1 % ± 3.0 %": the mean and the sd of the calibrated passes."""
     return f"{percent(finding.probability)} % ± {finding.probability_sd * 100:.1f} %"

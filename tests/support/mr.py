@@ -1,6 +1,7 @@
 """MR series of invented heads: parallel slices with a place in the patient, one instance each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,25 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from inference.masks import keep_mask
+from inference.slices import read_geometry
+from inference.volume import volumes_of
 from ledger.records import (
     Code,
     Finding,
     ImageResult,
+    InstanceResults,
     ModelIdentity,
+    ReportKind,
     ResultStatus,
     SliceMask,
+    StudyFindings,
     TriagePriority,
     VolumeRule,
 )
+from ledger.store import Store
 from tests.support.dx import ROOT_UID, write
+from tests.support.findings import REPORTED_AT, keep
 
 AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 SPACING_MM, DISTANCE_MM = 0.9375, 5.0
@@ -190,3 +199,46 @@ def _slice(
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return ds
+
+
+def measured_study(
+    store: Store, series: Sequence[Dataset], marks: Sequence[NDArray[np.bool_] | None], **changes: Any
+) -> StudyFindings:
+    """A reported study of one series; marks: (rows, columns) of each slice, None where nothing is marked."""
+    looked_at = []
+    for i, (ds, marked) in enumerate(zip(series, marks, strict=True)):
+        mask = keep_mask("tumour", marked, store) if marked is not None else None
+        result = slice_result(
+            mask.pixels if mask else 0,
+            0.9 if mask else 0.1,
+            path=mask.path if mask else "",
+            shape=(ds.Rows, ds.Columns),
+        )
+        looked_at.append(InstanceResults(replace(keep(ds, store), instance_id=i), (result,)))
+    return with_volumes(
+        StudyFindings(
+            study_instance_uid=str(series[0].StudyInstanceUID),
+            kind=ReportKind.FINAL,
+            priority=TriagePriority.LOW,
+            looked_at=tuple(looked_at),
+            reported_at=REPORTED_AT,
+        ),
+        store,
+        **changes,
+    )
+
+
+def with_volumes(findings: StudyFindings, store: Store, **changes: Any) -> StudyFindings:
+    """As the report role hands it to the writer."""
+    volumes = volumes_of(findings.looked_at, lambda ref: read_geometry(store.path(ref.path)))
+    return replace(findings, volumes=volumes, **changes)
+
+
+def squares(*sides: int, side: int = 64) -> list[NDArray[np.bool_] | None]:
+    """A square mark of each side, each at a place of its own; 0: none."""
+    marks: list[NDArray[np.bool_] | None] = []
+    for i, length in enumerate(sides):
+        marked = np.zeros((side, side), np.bool_)
+        marked[8 + i : 8 + i + length, 4 + 2 * i : 4 + 2 * i + length] = True
+        marks.append(marked if length else None)
+    return marks
