@@ -6,6 +6,7 @@ The identity leaves out everything that does not change what is said: ports, add
 import hashlib
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from ledger.records import StudyFindings
@@ -13,6 +14,7 @@ from ledger.records import StudyFindings
 WRITER_VERSION = "2"  # raise it when the same findings are said in other bytes
 
 
+@cache
 def software_version() -> str:
     """The installed version of the product, as it stands in SoftwareVersions."""
     try:
