@@ -1,19 +1,27 @@
 """`opentriage-train`: fit, export, validate, package, samples; one recipe file per model."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inference.manifest import read_manifest
+from training.comparing.run import compare
+from training.data.distribution import report
+from training.data.splits import read_splits
 from training.drawing.samples import readme, write_samples
 from training.fitting.curves import read_curve
 from training.fitting.fit import fit
+from training.fitting.pretrain import pretrain
+from training.fitting.preview import preview
+from training.fitting.uncertain import POLICIES, compare_policies
+from training.importing.command import import_command
 from training.packaging.card import card
 from training.packaging.package import Splits, pin, splits_of, write_core
 from training.packaging.validate import validate
-from training.recipe import Recipe, read_recipe
+from training.recipe import Recipe, RecipeError, read_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
 
@@ -28,6 +36,43 @@ Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime; 0 takes eve
 def fit_command(recipe: RecipeFile, data: Data, run: Run) -> None:
     """Train, or go on where RUN/checkpoint.pt stopped. Ends with RUN/weights.pt."""
     fit(read_recipe(recipe), data, run)
+
+
+@app.command("preview")
+def preview_command(
+    recipe: RecipeFile,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The contact sheet, a PNG.")],
+    images: Annotated[int, typer.Option(help="Rows for each data set.")] = 4,
+    draws: Annotated[int, typer.Option(help="Columns beside the original.")] = 7,
+) -> None:
+    """Show what the augmentation really does, and the classes before and after the sampler."""
+    plan = read_recipe(recipe)
+    splits = read_splits(plan, data)
+    report(splits, plan)
+    preview(plan, splits, out, images, draws)
+    typer.echo(out)
+
+
+@app.command("pretrain")
+def pretrain_command(recipe: RecipeFile, data: Data, run: Run) -> None:
+    """Learn from the pictures of the train split without their labels; RUN/weights.pt is then a recipe's fit.init."""
+    plan = read_recipe(recipe)
+    typer.echo(pretrain(plan, read_splits(plan, data)["train"], run))
+
+
+@app.command("uncertain")
+def uncertain_command(
+    recipe: RecipeFile,
+    data: Data,
+    run: Run,
+    policy: Annotated[list[str] | None, typer.Option(help="One of the five, may be repeated; without: all.")] = None,
+    fits: Annotated[bool, typer.Option(help="--no-fits: only count the classes.")] = True,
+) -> None:
+    """Fit a recipe with a CheXpert-style table once for each way to take uncertain labels, and compare them."""
+    chosen = [name for name in POLICIES if not policy or name in policy]
+    compare_policies(read_recipe(recipe), data, run, chosen, fits)
+    typer.echo((run / "uncertain.md").read_text())
 
 
 @app.command("export")
@@ -55,6 +100,23 @@ def package_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads:
     _validate(plan, data, run, folder, splits, threads)
 
 
+@app.command("compare")
+def compare_command(
+    recipe: RecipeFile,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Where runs, table and plot go.")],
+    variants: Annotated[
+        Path | None, typer.Option("--variants", help="A file of [[variants]] in place of the recipe's own.")
+    ] = None,
+) -> None:
+    """Train every variant of a comparison file on the same splits and write compare.md, compare.json, compare.png.
+
+    Finished variants are skipped: the command may be cut off and called again.
+    """
+    compare(recipe, data, out, variants)
+    typer.echo((out / "compare.md").read_text())
+
+
 @app.command("samples")
 def samples_command(
     recipe: RecipeFile,
@@ -69,13 +131,16 @@ def samples_command(
     typer.echo(json.dumps(report, indent=2))
 
 
+app.command("import")(import_command)
+
+
 def _folder(plan: Recipe, out: Path) -> Path:
     return out / plan.name / plan.shipped().version
 
 
 def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits, threads: int) -> None:
     exact = run / "model-fp32.onnx"
-    figures = validate(folder, exact if exact.exists() else None, splits, data, threads)
+    figures = validate(plan, folder, exact if exact.exists() else None, splits, data, threads)
     parity = run / "parity.json"
     if parity.exists():
         figures["export_parity"] = json.loads(parity.read_text())
@@ -83,7 +148,7 @@ def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits,
     (folder / "validation.json").write_text(json.dumps(figures, indent=2) + "\n")
     (folder / "MODEL_CARD.md").write_text(card(manifest, figures, _how_it_was_made(plan, run)))
     pin(manifest, folder)
-    typer.echo(json.dumps(figures["test"], indent=2))
+    typer.echo(f"{folder / 'MODEL_CARD.md'} says what it is worth")
 
 
 def _how_it_was_made(plan: Recipe, run: Path) -> str:
@@ -109,7 +174,12 @@ def _how_it_was_made(plan: Recipe, run: Path) -> str:
 
 
 def main() -> None:
-    app()
+    """A recipe that cannot be followed ends with its faults, not with a traceback."""
+    try:
+        app()
+    except RecipeError as error:
+        typer.echo(error, err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -11,24 +11,19 @@ Figures = dict[str, Any]
 
 def card(manifest: Manifest, figures: Figures, training: str) -> str:
     """training: a paragraph on how the weights came about."""
-    return (
-        "\n\n".join(
-            [
-                f"# {manifest.name} {manifest.version}",
-                manifest.intended_use,
-                f"**Not for:** {manifest.not_for}",
-                _reads(manifest),
-                f"## How it was made\n\n{training}",
-                _splits(figures),
-                _test(manifest, figures),
-                _refused(figures),
-                _adults(figures),
-                _uncertainty(manifest, figures),
-                _licence(manifest),
-            ]
-        )
-        + "\n"
-    )
+    parts = [
+        f"# {manifest.name} {manifest.version}",
+        manifest.intended_use,
+        f"**Not for:** {manifest.not_for}",
+        _reads(manifest),
+        f"## How it was made\n\n{training}",
+        _splits(figures),
+        *(_group(group, figures["label"]) for group in figures["groups"]),
+        _refused(figures),
+        _uncertainty(manifest, figures),
+        _licence(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _share(figure: Figures) -> str:
@@ -43,38 +38,37 @@ def _auc(figure: Figures) -> str:
 
 def _reads(manifest: Manifest) -> str:
     reads = manifest.reads
-    ages = age_words(manifest.ages_years)
-    point = manifest.labels[0].operating_point
     return (
-        f"Reads {'/'.join(reads.modalities)}, {'/'.join(reads.body_parts)}, {'/'.join(reads.views)}, {ages}. Input"
-        f" {manifest.input.height} x {manifest.input.width}, aspect ratio squashed, stretched to the percentiles"
-        f" {manifest.input.percentiles}.\n\nFinding `{manifest.labels[0].label}` is present at a probability of"
-        f" {point.threshold} or more ({point.chosen_on})."
+        f"Reads {'/'.join(reads.modalities)}, {'/'.join(reads.body_parts)}, {'/'.join(reads.views)},"
+        f" {age_words(manifest.ages_years)}. Input {manifest.input.height} x {manifest.input.width}, aspect ratio"
+        f" squashed, stretched to the percentiles {manifest.input.percentiles}."
     )
 
 
 def _splits(figures: Figures) -> str:
     rows = [
-        f"| {name} | {part['images']} | {part['with']} | {part['without']} | {part['patients']} |"
-        for name, part in figures["splits"].items()
+        f"| {name} | {part['set']} | {part['images']} | {part['with']} | {part['without']} | {part['patients']} |"
+        for name, parts in figures["splits"].items()
+        for part in parts
     ]
-    head = "| split | images | with | without | patient groups |\n|---|--:|--:|--:|--:|\n"
+    head = "| split | set | images | with | without | patients |\n|---|---|--:|--:|--:|--:|\n"
     return (
-        "## Data\n\nSplit by patient group, so that no patient stands in two splits. The group is the best id there is,"
-        " not a proven patient id.\n\n" + head + "\n".join(rows)
+        "## Data\n\nSplit by patient, so that no patient stands in two splits (of the children's set the group of a"
+        " file name is the best id there is, not a proven patient id). Images of which the label is not known are left"
+        " out.\n\n" + head + "\n".join(rows)
     )
 
 
-def _test(manifest: Manifest, figures: Figures) -> str:
-    scaling = manifest.labels[0].calibration
-    neutral = 1.0 / (1.0 + math.exp(scaling.bias * scaling.temperature))
-    test, baseline = figures["test"], figures["test"]["baseline_8x8_thumbnail"]
-    before, after = test["before_calibration"], test["after_calibration"]
-    c = test["confusion"]
-    return f"""## Held-out children (test split), through the node's own code path
+def _group(group: Figures, label: str) -> str:
+    """One group of ages beside its thumbnail baseline."""
+    test, baseline, point = group["test"], group["baseline_8x8_thumbnail"], group["operating_point"]
+    alarm = {True: " It may raise a study's priority.", False: " It raises no priority.", None: ""}
+    may = alarm[group["may_raise_priority"]]
+    return f"""## {group["name"].capitalize()}: held-out patients, through the node's own code path
 
-95 % intervals: Wilson for shares, bootstrap over patients for AUC. For the model a refused image counts as an error
-in both shares; the baseline, which refuses nothing, is scored on the images that the model looked at.
+`{label}` is present at a probability of {point["threshold"]} or more ({point["chosen_on"]}).{may}
+95 % intervals: Wilson for shares, bootstrap over patients for AUC. For the model a refused image counts as an error in
+both shares; the baseline, which refuses nothing, is scored on the images that the model looked at.
 
 | | this model | ridge on an 8 x 8 thumbnail |
 |---|---|---|
@@ -82,19 +76,77 @@ in both shares; the baseline, which refuses nothing, is scored on the images tha
 | sensitivity | {_share(test["sensitivity"])} | {_share(baseline["sensitivity"])} |
 | specificity | {_share(test["specificity"])} | {_share(baseline["specificity"])} |
 
-The baseline sees no lung: what it reaches is what the acquisition alone gives away in this set. A high figure here
-proves little about another hospital.
+The baseline sees no lung: what it reaches is what the acquisition alone gives away in this set.
 
-| | present | absent | refused |
-|---|--:|--:|--:|
-| with pneumonia | {c["present_with"]} | {c["absent_with"]} | {c["refused_with"]} |
-| without | {c["present_without"]} | {c["absent_without"]} | {c["refused_without"]} |
+{_confusion(test["confusion"])}
 
-Brier {before["brier"]} before and {after["brier"]} after calibration, ECE (15 bins) {before["ece_15_bins"]} and
-{after["ece_15_bins"]}. Each pass is calibrated as sigmoid(logit(score) / {scaling.temperature} + {scaling.bias}): the
-network's raw scores are shifted, a score of {neutral:.2f} speaks for neither class. The calibration gives both classes
-equal weight: a probability of 0.5 is a child for whom the picture speaks for neither, not the prevalence of any
-hospital."""
+{_subgroups(group)}
+
+{_calibrated(group)}
+
+{_doubt(test["doubt"])}"""
+
+
+def _confusion(c: Figures) -> str:
+    return (
+        "| | present | absent | refused |\n|---|--:|--:|--:|\n"
+        f"| with | {c['present_with']} | {c['absent_with']} | {c['refused_with']} |\n"
+        f"| without | {c['present_without']} | {c['absent_without']} | {c['refused_without']} |"
+    )
+
+
+def _subgroups(group: Figures) -> str:
+    """By data set, view and sex, where there is more than one."""
+    baseline = group["baseline_8x8_thumbnail"]["auc_by_domain"]
+    rows = []
+    for trait, found in group["subgroups"]["traits"].items():
+        if len(found["groups"]) < 2:
+            continue
+        for one in found["groups"]:
+            low, high = one["auc_delong95"] or (math.nan, math.nan)
+            area = "-" if one["auc"] is None else f"{one['auc']:.3f} ({low:.3f} to {high:.3f})"
+            plain = f"{baseline[one['group']]['value']:.3f}" if trait == "domain" else ""
+            sizes = f"{one['with']} / {one['without']}" + (" (few)" if one["small"] else "")
+            shares = f"{_short(one['sensitivity'])} | {_short(one['specificity'])}"
+            rows.append(f"| {trait} | {one['group']} | {sizes} | {area} | {plain} | {shares} |")
+    if not rows:
+        return "One data set, one view: there are no groups to compare."
+    head = "| by | group | with / without | AUC (DeLong) | thumbnail's AUC | sensitivity | specificity |\n"
+    return head + "|---|---|---|---|---|---|---|\n" + "\n".join(rows)
+
+
+def _short(figure: Figures) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.3f} ({figure['hits']}/{figure['n']})"
+
+
+def _calibrated(group: Figures) -> str:
+    before, after = group["test"]["before_calibration"], group["test"]["after_calibration"]
+    scaling = group["calibration"]
+    how = (
+        "isotonic"
+        if scaling["method"] == "isotonic"
+        else (f"sigmoid(logit(score) / {scaling['temperature']} + {scaling['bias']})")
+    )
+    return (
+        f"Brier {before['brier']} before and {after['brier']} after calibration, ECE (15 bins) {before['ece_15_bins']}"
+        f" and {after['ece_15_bins']}. Each pass is calibrated: {how}. The calibration gives both classes equal weight:"
+        " a probability of 0.5 is a picture that speaks for neither, not the prevalence of any hospital."
+    )
+
+
+def _doubt(doubt: Figures) -> str:
+    """Which figure of doubt finds the errors."""
+    if doubt["winner"] is None:
+        return "There was no error among the images looked at, so no figure of doubt could be told from another."
+    rows = "\n".join(
+        f"| {row['name']} | {row['aurc']:.5f} | {row.get('against_plain', '')} |" for row in doubt["orderings"].values()
+    )
+    return (
+        f"Which figure of doubt finds the {doubt['errors']} errors among {doubt['n']} images (AURC, the mean risk over"
+        f" all coverages: small is good; a perfect order has {doubt['aurc_of_a_perfect_order']:.5f}):"
+        f" {doubt['orderings'][doubt['winner']]['name']} does best here.\n\n"
+        f"| figure of doubt | AURC | against maximum probability |\n|---|--:|---|\n{rows}"
+    )
 
 
 def _refused(figures: Figures) -> str:
@@ -102,36 +154,29 @@ def _refused(figures: Figures) -> str:
         f"| {row['set']} | {row['told']} | {row['expected']} | {_share(row['not_analysed'])} |"
         for row in figures["refused"]
     ]
+    if not rows:
+        return ""
+    held_out = "; ".join(f"{group['name']} {_share(group['test']['refused'])}" for group in figures["groups"])
     return (
-        f"## What the gate refuses\n\nOf the held-out chests of children: {_share(figures['test']['refused'])}. No"
-        " axis, scale or threshold was fitted to any set below, nor to the test split. But which layers feed the gate"
-        " was chosen among candidates with these sets and the test split's refused share in view, so the table is a"
-        " check, not independent evidence.\n\n| set | age | expected | not analysed |\n"
-        "|---|---|---|---|\n" + "\n".join(rows)
-    )
-
-
-def _adults(figures: Figures) -> str:
-    adults = figures["adults"]
-    rows = [
-        f"| {view} | {_auc(adults[view]['auc_of_those_looked_at'])} | {_share(adults[view]['refused_by_gate'])} |"
-        f" {_share(adults[view]['present_with'])} | {_share(adults[view]['present_without'])} |"
-        for view in ("AP", "PA")
-    ]
-    return (
-        f"## A warning: adults\n\n{adults['note'][0].upper()}{adults['note'][1:]}\n\n"
-        "| view | AUC of those looked at | refused | called, with | called, without |\n|---|---|---|---|---|\n"
-        + "\n".join(rows)
+        f"## What the gate refuses\n\nOf the held-out images: {held_out}. No axis, scale or threshold was fitted to any"
+        " set below, nor to the test split. But which layers feed the gate was chosen among candidates with these sets"
+        " and the test split's refused share in view, so the table is a check, not independent evidence.\n\n"
+        "| set | age | expected | not analysed |\n|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
 def _uncertainty(manifest: Manifest, figures: Figures) -> str:
-    sd, mc = figures["test"]["sd"], manifest.uncertainty
-    text = (
-        f"## Uncertainty\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the test"
-        f" split: median {sd['median']}, 95th percentile {sd['p95']}, greatest {sd['greatest']}; median"
-        f" {sd['median_where_right']} where the finding was right and {sd['median_where_wrong']} where it was wrong."
-    )
+    mc = manifest.uncertainty
+    text = f"## Uncertainty\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed})."
+    for group in figures["groups"]:
+        sd = group["test"]["sd"]
+        text += (
+            f" {group['name'].capitalize()}: median {sd['median']}, 95th percentile {sd['p95']}, greatest"
+            f" {sd['greatest']}; median {sd['median_where_right']} where the finding was right and"
+            f" {sd['median_where_wrong']} where it was wrong."
+        )
+    if manifest.abstention:
+        text += f"\n\nAbstention: {manifest.abstention.text}"
     if "float16_weights" in figures:
         half = figures["float16_weights"]
         text += (

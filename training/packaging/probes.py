@@ -3,7 +3,6 @@
 Nothing is fitted to them. They were in view when the layers that feed the gate were chosen; the card says so.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,6 @@ def probes(data: Path, chests: Sequence[Path]) -> list[Probe]:
         Probe("test chests, blurred (128 pixels)", "accepted", pictures=[_resized(p, 128) for p in some]),
         Probe("test chests, gamma 0.7", "accepted", pictures=[p ** np.float32(0.7) for p in some]),
         Probe("test chests, gamma 1.4", "accepted", pictures=[p ** np.float32(1.4) for p in some]),
-        Probe("adult chests (NIH)", "refused by age", files=_every(data / "chest_adult" / "images", 3)),
     ]
 
 
@@ -54,11 +52,6 @@ def header_probes(data: Path) -> list[Probe]:
         Probe("dog, as its header calls it a chest", "refused", files=(data / "dicom" / "dx_not_a_human_chest.dcm",)),
         Probe("NEMA WG04", "not analysed", files=wg04),
     ]
-
-
-def adults(data: Path) -> list[dict[str, str]]:
-    with (data / "chest_adult" / "labels.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _every(folder: Path, step: int) -> tuple[Path, ...]:
