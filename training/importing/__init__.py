@@ -1,0 +1,1 @@
+"""Published checkpoints become packages, without running anything that they contain."""
