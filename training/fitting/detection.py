@@ -181,8 +181,8 @@ def predict(net: FractureDetector, images: BoxedImages, recipe: DetectionRecipe)
         batch = torch.from_numpy(images.pixels[start : start + 32]).float().unsqueeze(1) / 255.0
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.fit.autocast):
             out = graph(to_range(batch, recipe))
-        boxes.append(out[3].float().numpy())
-        scores.append(out[4][:, :, 0].float().numpy())
+        boxes.append(out[2].float().numpy())
+        scores.append(out[3][:, :, 0].float().numpy())
     return np.concatenate(boxes), np.concatenate(scores)
 
 

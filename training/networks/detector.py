@@ -123,9 +123,9 @@ class McDetector(nn.Module):
 
       scores    (N, T, 1) in (0, 1): the best box's score by T masked heads over its own features
       cam       (N, 1, h/4, w/4): the heat map without its bias, in logits, the greatest of 4 x 4 cells
-      features  (N, C): the stem pooled to 4 x 4, the deepest maps pooled to one figure per channel; standardised
       boxes     (N, B, 4): top, left, bottom, right in [0, 1] of the input, best first
       box_scores (N, B, 1) in (0, 1), no dropout; a box that a better one overlaps has SILENCED
+      features  (N, C): the stem pooled to 4 x 4, the deepest maps pooled to one figure per channel; standardised
 
     Dropout sits before the heat map's last layer, as in a classifier's head (docs/adr/0003).
     """
@@ -165,7 +165,7 @@ class McDetector(nn.Module):
         scores = torch.sigmoid(F.linear(passes, self.net.heat.weight.flatten(1), bias))
         cam = F.max_pool2d(logits - bias.view(1, -1, 1, 1), MAP_POOL)
         features = (self.raw_features(stem, deep) - self.feature_mean) / self.feature_scale
-        return scores, cam, features, boxes, box_scores
+        return scores, cam, boxes, box_scores, features
 
     def _best(self, logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (N, B, 4), their scores (N, B, 1), and the cell of the best one (N,)."""
