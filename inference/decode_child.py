@@ -33,6 +33,7 @@ from inference.body_parts import SiteTables
 from inference.errors import CannotLook
 from inference.fit_input import resize
 from inference.header import HeaderFacts, read_header
+from inference.picture_kinds import PICTURE_KINDS, picture_kind
 from inference.pixels import GREY, grey_of, read_format, stored_frame
 from inference.voi import render
 
@@ -61,7 +62,9 @@ class Look:
         if kind == "picture" and self.as_kind:
             return self._picture_facts(*picture_kind(self.as_kind))
         if kind == "picture":
-            raise CannotLook("unreadable", "The file is not DICOM (PNG and JPEG need --as chest-xray).")
+            raise CannotLook(
+                "unreadable", f"The file is not DICOM (PNG and JPEG need --as {' or '.join(PICTURE_KINDS)})."
+            )
         raise CannotLook("unreadable", "No Part 10 header: the file is not DICOM, or lacks its preamble and 'DICM'.")
 
     def _dicom_facts(self) -> HeaderFacts:
@@ -104,20 +107,6 @@ class Look:
         if form.photometric not in GREY:
             return [(grey_of(samples) / np.float32(255.0)).astype(np.float32)] * len(windows)
         return [_rendered(samples, form, ds, window) for window in windows]
-
-
-def picture_kind(as_kind: str) -> tuple[str, str, str | None]:
-    """What a picture without a header is told to be: "chest-xray", or MODALITY/BODY PART[/VIEW] as DICOM writes them.
-
-    Returns modality, body part, view. Raises CannotLook for anything else.
-    """
-    if as_kind == "chest-xray":
-        return "DX", "CHEST", "FRONTAL"
-    modality, _, rest = as_kind.partition("/")
-    body_part, _, view = rest.partition("/")
-    if not modality or not body_part:
-        raise CannotLook("unreadable", "What the picture shows was not told in a way that the node knows.")
-    return modality, body_part, view or None
 
 
 def _rendered(samples: NDArray[Any], form: Any, ds: Dataset, window: Any) -> Picture | CannotLook:
@@ -198,7 +187,7 @@ def _display(picture: Picture, side: int) -> NDArray[np.uint8]:
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     small = Image.fromarray(np.ascontiguousarray(picture), mode="F")
     if scale < 1.0:
-        small = small.resize(size, Image.Resampling.BOX)
+        small = small.reduce(max(1, int(1.0 / scale))).resize(size, Image.Resampling.BOX)
     return np.asarray(np.rint(np.asarray(small) * 255.0), np.uint8)
 
 

@@ -21,6 +21,7 @@ Stored = NDArray[np.int64]
 Brightness = NDArray[np.float32]
 Shown = Callable[[], Stored]
 PRESETS = {"lung": (-600.0, 1500.0), "bone": (400.0, 1800.0), "soft_tissue": (40.0, 400.0), "brain": (40.0, 80.0)}
+ROWS_AT_ONCE = 64
 WindowChoice = str | tuple[float, float]  # "header", a preset's name, or (centre, width)
 
 
@@ -51,9 +52,21 @@ def render(samples: NDArray[Any], form: PixelFormat, ds: Dataset, window: Window
         table = brightness(
             stored_values(domain, form), form, ds, window, lambda: stored_values(domain[_used(samples, domain)], form)
         )
-        return np.asarray(table[samples])
+        return looked_up(table, samples)
     except MalformedElement as error:
         raise CannotLook("header_malformed", f"{error}.") from None
+
+
+def looked_up(table: Brightness, samples: NDArray[Any]) -> Brightness:
+    """table[samples], a few rows at a time: NumPy widens every index to 8 bytes, which should stay in the cache.
+
+    samples: (rows, columns) unsigned, each below the table's length. Returns (rows, columns) float32.
+    """
+    out = np.empty(samples.shape, np.float32)
+    for start in range(0, len(samples), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        np.take(table, samples[some], out=out[some], mode="clip")  # "raise" would buffer; nothing is out of range
+    return out
 
 
 def brightness(stored: Stored, form: PixelFormat, ds: Dataset, window: WindowChoice, shown: Shown) -> Brightness:

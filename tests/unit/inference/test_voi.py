@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from inference.errors import CannotLook
 from inference.pixels import PixelFormat, stored_values
-from inference.voi import PRESETS, render
+from inference.voi import PRESETS, looked_up, render
 
 
 def form(
@@ -200,3 +200,10 @@ def test_thirty_two_bits_go_without_a_table() -> None:
     samples = np.array([[0, 1 << 20, 1 << 21]], np.uint32)
     shown = render(samples, form(32, allocated=32), header(32), "header")[0]
     assert np.allclose(shown, [0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 130])
+def test_looking_up_a_few_rows_at_a_time_is_looking_up(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    table, samples = rng.random(65536).astype(np.float32), rng.integers(0, 65536, (rows, 7)).astype(np.uint16)
+    assert np.array_equal(looked_up(table, samples), table[samples])
