@@ -6,7 +6,7 @@ from typing import Any
 
 from config import Settings
 from inference.analyser import Analyser, Looked, Source
-from ledger.records import ImageResult, ResultStatus
+from ledger.records import Finding, ImageResult, ResultStatus
 
 SCHEMA_VERSION = 1
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG, JPEG
@@ -68,6 +68,7 @@ def _line(path: Path, looked: Looked, result: ImageResult) -> dict[str, Any]:
                 "mutual_information": finding.mutual_information,
                 "entropy": finding.entropy,
                 "present": finding.present,
+                **_regions(finding),
             }
             for finding in result.findings
         ],
@@ -76,6 +77,14 @@ def _line(path: Path, looked: Looked, result: ImageResult) -> dict[str, Any]:
         "recommendations": list(result.recommendations),
         "duration_ms": round(result.duration_ms, 3),
     }
+    if result.model and result.model.volume_rule:
+        line["masks"] = [{"label": mask.label, "pixels": mask.pixels} for mask in result.masks]
     if result.unverified_input:
         line["unverified_input"] = True  # a picture: nothing vouches for what it shows
     return line
+
+
+def _regions(finding: Finding) -> dict[str, Any]:
+    """The boxes of a detector's finding: top, left, bottom, right in pixels of the image."""
+    boxes = [{"box": [round(side, 1) for side in one.box], "probability": one.probability} for one in finding.regions]
+    return {"regions": boxes} if boxes else {}
