@@ -77,13 +77,24 @@ def _of_label(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterato
         if check["status"] == "below" and name.startswith("images_"):
             yield _advice("not_shown", label, name, _few(name, floor, check["value"]))
         elif check["status"] == "below":
-            yield _advice("below", label, name, f"{_stated(floor, check)}. {MEASURES[name]}")
+            yield _advice("below", label, name, f"{_stated(floor, check)}. {_measure(name, part, floor)}")
         elif check["status"] == "not_shown":
             yield _advice("not_shown", label, name, f"{_not_shown(floor, check)}")
         elif check["status"] == "unknown":
             yield _advice("note", label, name, f"{floor.words} cannot be measured on these images.")
     yield from _of_groups(label, part, floors)
     yield from _of_doubt(label, part)
+
+
+def _measure(name: str, part: Figures, floor: Floor) -> str:
+    """What to do: another operating point mends nothing where it is the refusals that cost."""
+    looked = part["of_those_looked_at"].get(name)
+    if looked and looked["value"] is not None and floor.holds(looked["value"]):
+        return (
+            f"Of those looked at it is {looked['value']:.3f}: what lowers it are images that were not looked at, which"
+            " no operating point mends. See the reasons."
+        )
+    return MEASURES[name]
 
 
 def _stated(floor: Floor, check: Figures) -> str:
@@ -112,18 +123,18 @@ def _few(name: str, floor: Floor, images: int) -> str:
 
 
 def _of_groups(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]:
-    for trait, found in part["groups"]["traits"].items():
-        for group in found["groups"]:
-            for name in ("sensitivity", "specificity"):
-                share, floor = group[name], floors[f"group_{name}"]
-                if share["value"] is None or group["small"] or floor.holds(share["value"]):
-                    continue
-                text = (
-                    f"{trait.capitalize()} {group['group']} ({group['images']} images): {name} {_share(share)} against"
-                    f" {part[name]['value']:.3f} over all, under the floor of {floor.value:g} for every group. Treat"
-                    " the package as not validated for this group."
-                )
-                yield _advice("below", label, f"group_{name}", text)
+    """One sentence for each figure, with every group that falls under the floor; small groups prove nothing."""
+    groups = [
+        (trait, g) for trait, found in part["groups"]["traits"].items() for g in found["groups"] if not g["small"]
+    ]
+    for name in ("sensitivity", "specificity"):
+        floor = floors[f"group_{name}"]
+        under = [(trait, g) for trait, g in groups if not floor.holds(g[name]["value"])]
+        if under:
+            named = "; ".join(f"{trait} {g['group']} {_share(g[name])}" for trait, g in under)
+            text = f"{name.capitalize()} is under the floor of {floor.value:g} for every group in {named}. Treat the"
+            text += f" package as not validated for {'this group' if len(under) == 1 else 'these groups'}."
+            yield _advice("below", label, f"group_{name}", text)
 
 
 def _of_doubt(label: str, part: Figures) -> Iterator[Advice]:
