@@ -11,14 +11,17 @@ from inference.manifest import read_manifest
 from training.comparing.run import compare
 from training.data.distribution import report
 from training.data.splits import read_splits
+from training.detection_recipe import is_detection, read_detection_recipe
 from training.drawing.samples import readme, write_samples
 from training.fitting.curves import read_curve
+from training.fitting.detection import fit as fit_detector
 from training.fitting.fit import fit
 from training.fitting.pretrain import pretrain
 from training.fitting.preview import preview
 from training.fitting.uncertain import POLICIES, compare_policies
 from training.importing.command import import_command
 from training.packaging.card import card
+from training.packaging.detector_package import package_detector
 from training.packaging.package import Splits, pin, splits_of, write_core
 from training.packaging.validate import validate
 from training.recipe import Recipe, RecipeError, read_recipe
@@ -35,6 +38,9 @@ Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime; 0 takes eve
 @app.command("fit")
 def fit_command(recipe: RecipeFile, data: Data, run: Run) -> None:
     """Train, or go on where RUN/checkpoint.pt stopped. Ends with RUN/weights.pt."""
+    if is_detection(recipe):
+        fit_detector(read_detection_recipe(recipe), data, run)
+        return
     fit(read_recipe(recipe), data, run)
 
 
@@ -93,6 +99,11 @@ def validate_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads
 @app.command("package")
 def package_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
     """Export and validate: the whole package."""
+    if is_detection(recipe):
+        detector = read_detection_recipe(recipe)
+        folder = out / detector.name / detector.package.version
+        typer.echo(json.dumps(package_detector(detector, data, run, folder, threads)["test"], indent=2))
+        return
     plan = read_recipe(recipe)
     splits, folder = splits_of(plan, data), _folder(plan, out)
     parity = write_core(plan, run, splits, folder, threads)
