@@ -15,7 +15,7 @@ OTHER_CODE = Code("other-abnormality", "99OPENTRIAGE", "Other abnormality")
 Passes = NDArray[np.float64]
 
 
-def calibrate(scores: NDArray[np.float32], calibration: Calibration) -> Passes:
+def calibrate(scores: NDArray[np.float32] | Passes, calibration: Calibration) -> Passes:
     """scores: raw, in [0, 1], of any shape. Returns probabilities of the same shape (manifest.Calibration)."""
     if calibration.method == "isotonic":
         known, probability = zip(*calibration.knots, strict=True)

@@ -105,13 +105,14 @@ class Calibration(_Part):
     """From a pass's raw score to a probability, applied to each pass.
 
     temperature, platt: p = sigmoid(logit(score) / temperature + bias). isotonic: linear between `knots`, pairs of
-    (score, probability) that rise in both, and level beyond the first and the last.
+    (score, probability) that rise in both, and level beyond the first and the last. `chosen_on`: why this method.
     """
 
     method: Literal["none", "temperature", "platt", "isotonic"] = "temperature"
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     bias: float = 0.0
     knots: tuple[tuple[Probability, Probability], ...] = ()
+    chosen_on: str = ""
 
     @model_validator(mode="after")
     def _knots_rise(self) -> Self:

@@ -200,6 +200,7 @@ class PackagePlan(Part):
     sources: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     reads: Reads
     codes: tuple[CodePlan, ...]
+    undoubted: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.99  # share that abstention leaves; None: none
     age_groups: tuple[AgeGroupPlan, ...] = ()  # none: everybody alike, and `reads.ages_years` says who is read
 
 

@@ -1,6 +1,7 @@
 """From trained weights to a package folder: graph, calibration, gate, golden vectors, licence, manifest with hashes."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from inference.distribution import dump_distribution
+from inference.distribution import FeatureDistribution, dump_distribution
+from inference.findings import calibrate
 from inference.manifest import (
     MANIFEST,
+    Abstention,
     AgeGroup,
-    Calibration,
     GateSpec,
     InputSpec,
     LabelSpec,
@@ -29,7 +31,8 @@ from training.data.images import LabelledImages
 from training.data.splits import read_splits
 from training.fitting.network import build, to_range
 from training.networks.densenet import McConfig, McTriageNet
-from training.packaging.calibrate import TARGET_SENSITIVITY, choose_point, fit_scaling
+from training.packaging.abstain import choose_abstention
+from training.packaging.calibrate import TARGET_SENSITIVITY, choose_calibration, choose_point
 from training.packaging.export import export, halve_weights, save
 from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
 from training.packaging.golden import golden
@@ -119,42 +122,67 @@ def input_spec(recipe: Recipe) -> InputSpec:
 
 
 def label_specs(
-    recipe: Recipe, outputs: Outputs, truth: NDArray[np.float32], target_sensitivity: float = TARGET_SENSITIVITY
+    recipe: Recipe,
+    outputs: Outputs,
+    truth: NDArray[np.float32],
+    groups: Sequence[str],
+    target_sensitivity: float = TARGET_SENSITIVITY,
 ) -> tuple[LabelSpec, ...]:
     """Calibration and operating point of each label, from the calibration split.
 
-    truth: (N, L), NaN: not known.
+    truth: (N, L), NaN: not known. groups: the patient of each of the N.
     """
     specs = []
     for i, code in enumerate(recipe.shipped().codes):
         known = ~np.isnan(truth[:, i])
         scores, ill = outputs.scores[known, :, i].astype(np.float64), truth[known, i].astype(np.float64)
-        scaling = fit_scaling(scores, ill)
-        point = choose_point(scaling.apply(scores).mean(axis=1), ill, target_sensitivity)
+        calibration = choose_calibration(scores, ill, [groups[k] for k in np.flatnonzero(known).tolist()])
+        point = choose_point(calibrate(scores, calibration).mean(axis=1), ill, target_sensitivity)
         specs.append(
             LabelSpec(
                 label=code.label,
                 code=code.code,
                 site=code.site,
                 operating_point=OperatingPoint(**vars(point)),
-                calibration=Calibration(method="platt", temperature=scaling.temperature, bias=scaling.bias),
+                calibration=calibration,
             )
         )
     return tuple(specs)
 
 
-def age_groups(recipe: Recipe, outputs: Outputs, calibration: LabelledImages) -> tuple[AgeGroup, ...]:
+def abstention(
+    recipe: Recipe,
+    labels: tuple[LabelSpec, ...],
+    outputs: Outputs,
+    truth: NDArray[np.float32],
+    groups: Sequence[str],
+    distribution: FeatureDistribution | None,
+) -> Abstention | None:
+    """The rule that the calibration split chooses; None where the recipe wants no abstention."""
+    undoubted = recipe.shipped().undoubted
+    if undoubted is None:
+        return None
+    distance = distribution.distance(outputs.features) if distribution else None
+    return choose_abstention(labels, outputs.scores, truth, groups, distance, undoubted).rule
+
+
+def age_groups(
+    recipe: Recipe, outputs: Outputs, calibration: LabelledImages, distribution: FeatureDistribution | None = None
+) -> tuple[AgeGroup, ...]:
     """Each group by its own domains, and of those only the patients of its ages (an unknown age is the domain's)."""
     groups = []
     for plan in recipe.shipped().age_groups:
         chosen = in_group(calibration, plan)
         part = Outputs(outputs.scores[chosen], outputs.features[chosen])
+        truth, patients = calibration.labels[chosen], [calibration.groups[k] for k in np.flatnonzero(chosen).tolist()]
+        labels = label_specs(recipe, part, truth, patients, plan.target_sensitivity)
         groups.append(
             AgeGroup(
                 name=plan.name,
                 ages_years=plan.ages_years,
-                labels=label_specs(recipe, part, calibration.labels[chosen], plan.target_sensitivity),
+                labels=labels,
                 may_raise_priority=plan.may_raise_priority,
+                abstention=abstention(recipe, labels, part, truth, patients, distribution),
             )
         )
     return tuple(groups)
@@ -185,11 +213,14 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
     (folder / "golden.npz").write_bytes(golden(model, spec))
     (folder / "LICENSE").write_text(licence_text(recipe))
+    truth, patients = splits.calibration.labels, splits.calibration.groups
+    labels = label_specs(recipe, outputs, truth, patients)
     manifest = _manifest(
         recipe,
         spec,
-        label_specs(recipe, outputs, splits.calibration.labels),
-        age_groups(recipe, outputs, splits.calibration),
+        labels,
+        age_groups(recipe, outputs, splits.calibration, distribution),
+        abstention(recipe, labels, outputs, truth, patients, distribution),
         choose_threshold(distribution.distance(outputs.features)),
     )
     pin(manifest, folder)
@@ -201,6 +232,7 @@ def _manifest(
     spec: InputSpec,
     labels: tuple[LabelSpec, ...],
     groups: tuple[AgeGroup, ...],
+    rule: Abstention | None,
     threshold: float,
 ) -> Manifest:
     package, model = recipe.shipped(), recipe.model
@@ -230,6 +262,7 @@ def _manifest(
             f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
         ),
         age_groups=groups,
+        abstention=rule,
         may_raise_priority=package.may_raise_priority,
     )
 
