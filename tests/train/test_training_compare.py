@@ -183,6 +183,31 @@ def test_views_stand_apart_where_a_domain_has_several():
     assert found["adult PA"] == [False, False, False, True, False, True]
 
 
+def test_what_was_published_is_reached_only_by_both_shares():
+    def row(sensitivity, specificity):
+        auc = {"value": 0.9, "bootstrap95_by_patient": [0.8, 1.0], "n": 20, "patients": 20}
+        shares = {"sensitivity": sensitivity, "specificity": specificity}
+        return {"auc": auc} | {name: {"value": value, "wilson95": [0.0, 1.0]} for name, value in shares.items()}
+
+    costs = {
+        "parameters": 1,
+        "cpu_ms_per_image": {"training": 1.0, "inference": 1.0},
+        "note": "",
+        "images": {"train": 1},
+    }
+    results = [
+        costs | {"name": "one-sided", "domains": {"kids": row(0.99, 0.5)}},
+        costs | {"name": "good", "domains": {"kids": row(0.95, 0.95)}},
+    ]
+    plan = ComparePlan(
+        published={"them": (0.9, 0.95), "others": (0.96, 0.4), "best": (1.0, 1.0)}, published_domain="kids"
+    )
+    text = markdown(plan, results)
+    assert "- them (published: sensitivity 0.900, specificity 0.950): both reached by good\n" in text
+    assert "both reached by one-sided\n" in text
+    assert "specificity 1.000): both reached by none" in text
+
+
 def test_a_domain_without_figures_is_an_empty_cell():
     auc = {"value": 0.9, "bootstrap95_by_patient": None, "n": 20, "patients": 20}
     costs = {

@@ -18,6 +18,8 @@ def markdown(plan: ComparePlan, results: Sequence[Result]) -> str:
     """A heading, the budget, one table per domain and one of costs."""
     parts = [f"## {plan.title}", _foreword(plan, results)]
     parts += [_domain(plan, results, domain) for domain in domains_of(results)]
+    if plan.published:
+        parts.append(_reached(plan, results))
     parts.append(_costs(results))
     notes = [f"- `{result['name']}`: {result['note']}" for result in results if result["note"]]
     if notes:
@@ -26,7 +28,7 @@ def markdown(plan: ComparePlan, results: Sequence[Result]) -> str:
 
 
 def _foreword(plan: ComparePlan, results: Sequence[Result]) -> str:
-    images = results[0]["images"]
+    images = max((result["images"] for result in results), key=lambda counts: counts.get("train", 0))
     counted = ", ".join(f"{count} {name}" for name, count in images.items())
     return (
         f"{plan.budget} Labelled images by split, cut by patient: {counted}. AUC with a 95 % interval from a bootstrap"
@@ -46,6 +48,25 @@ def _domain(plan: ComparePlan, results: Sequence[Result], domain: str) -> str:
         ]
     some = next(result["domains"][domain]["auc"] for result in results if domain in result["domains"])
     return f"**{domain}** (test: {some['n']} images of {some['patients']} patients)\n\n{head}" + "\n".join(rows)
+
+
+def _reached(plan: ComparePlan, results: Sequence[Result]) -> str:
+    """Which variants reach both published shares at their own cut; the point estimates are compared."""
+    rows = {result["name"]: result["domains"].get(plan.published_domain, {}) for result in results}
+    lines = []
+    for name, (sensitivity, specificity) in plan.published.items():
+        reached = [
+            variant
+            for variant, row in rows.items()
+            if "sensitivity" in row
+            and row["sensitivity"]["value"] >= sensitivity
+            and row["specificity"]["value"] >= specificity
+        ]
+        lines.append(
+            f"- {name} (published: sensitivity {sensitivity:.3f}, specificity {specificity:.3f}): both reached by"
+            f" {', '.join(reached) or 'none'}"
+        )
+    return f"Against what was published ({plan.published_domain}), at this budget:\n\n" + "\n".join(lines)
 
 
 def _row(name: str, row: Result | None) -> str:
