@@ -1,0 +1,184 @@
+"""`opentriage validate` from table to page, through a real session and real decode children."""
+
+import base64
+import csv
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from node.commands.validate import app
+from tests.support.chests import bright, dark
+from tests.support.dx import write
+from tests.support.packages import label, write_package
+from validation import plots
+
+
+def picture(path: Path, level: int, seed: int) -> None:
+    """A noisy grey PNG; the tiny model calls bright ones pneumonia."""
+    noise = np.random.default_rng(seed).integers(level - 20, level + 20, (160, 160))
+    Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with a package, forty pictures, two DICOM files and a table with a missing and a broken image."""
+    write_package(tmp_path / "models", labels=[label("pneumonia", 0.5)])
+    rows = []
+    for i in range(40):
+        ill = i % 2
+        level = (200 if ill else 60) if i not in (6, 7) else (60 if ill else 200)  # two are judged wrongly
+        picture(tmp_path / f"{i}.png", level + i % 5, i)
+        rows.append([f"{i}.png", ill, f"Mustermann{i // 2}", "3" if i < 36 else "40", "FM"[i % 2], "AP", "North"])
+    write(bright(), tmp_path / "bright.dcm")
+    write(dark(), tmp_path / "dark.dcm")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing")
+    rows += [["bright.dcm", 1, "Roe", "3", "F", "PA", "South"], ["dark.dcm", 0, "Roe", "3", "F", "PA", "South"]]
+    rows += [
+        ["absent.png", 1, "Mustermann90", "3", "F", "AP", "North"],
+        ["broken.png", 0, "Mustermann91", "3", "M", "AP", "North"],
+    ]
+    rows += [["0.dcm", "", "Mustermann92", "3", "M", "AP", "North"]]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "pneumonia", "patient", "age", "sex", "view", "site"], *rows])
+    (tmp_path / "site.toml").write_text(f'[look]\nmodels_dir = "{tmp_path / "models"}"\nprovider = "cpu"\n')
+    return tmp_path
+
+
+def run(here: Path, *more: str, model: str = "tiny-chest", table: str = "table.csv") -> Any:
+    options = ["--model", model, "--out", str(here / "out"), "--config", str(here / "site.toml"), "--draws", "100"]
+    return CliRunner().invoke(app, [str(here / table), *options, *more])
+
+
+def figures(here: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((here / "out" / "validation.json").read_text())
+    return loaded
+
+
+def test_a_table_becomes_figures_plots_and_one_page(here: Path):
+    pytest.importorskip("matplotlib")
+    result = run(here)
+    assert result.exit_code == 0, result.output
+    found = figures(here)
+    assert found["images"]["by_status"] == {"analysed": 38, "not_assessed": 4, "not_applicable": 0, "failed": 3}
+    assert {row["reason_code"]: row["images"] for row in found["images"]["reasons"]} == {
+        "age_outside": 4,
+        "file_missing": 2,
+        "unreadable": 1,
+    }
+    one = found["labels"]["pneumonia"]
+    assert one["confusion"] == {
+        "present_with": 18,
+        "absent_with": 1,
+        "refused_with": 3,
+        "present_without": 1,
+        "absent_without": 18,
+        "refused_without": 3,
+    }
+    assert (one["images"], one["unlabelled"]) == (44, 1)
+    assert one["sensitivity"]["hits"] == 18
+    assert one["of_those_looked_at"]["sensitivity"]["n"] == 19
+    assert one["auc_of_those_looked_at"]["patients"] == 19
+    assert one["groups"]["traits"]["view"]["groups"][1]["group"] == "PA"
+    page = (here / "out" / "validation.html").read_text()
+    pngs = [base64.b64decode(text) for text in re.findall(r"data:image/png;base64,([^\"]+)", page)]
+    assert len(pngs) >= 8
+    assert all(png.startswith(b"\x89PNG") for png in pngs)
+    assert {path.name for path in (here / "out").glob("*.png")} == {
+        f"pneumonia-{name}.png" for name in ("roc", "precision-recall", "calibration", "risk-coverage", "groups")
+    }
+
+
+def test_the_page_needs_no_other_file_and_names_no_patient(here: Path):
+    pytest.importorskip("matplotlib")
+    assert run(here).exit_code == 0
+    page = (here / "out" / "validation.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert "url(" not in page
+    assert "@import" not in page
+    words = re.sub(r"<style>.*?</style>|base64,[^\"]+", "", page, flags=re.S)
+    assert "normal" not in words.lower()
+    for path in (here / "out").iterdir():
+        if path.suffix != ".png":
+            assert "Mustermann" not in path.read_text(), path
+
+
+def test_each_image_has_its_line(here: Path):
+    run(here)
+    with (here / "out" / "images.csv").open(newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 45
+    assert (rows["bright.dcm"]["truth"], rows["bright.dcm"]["present"], rows["bright.dcm"]["status"]) == (
+        "1",
+        "1",
+        "analysed",
+    )
+    assert rows["0.dcm"]["truth"] == rows["absent.png"]["probability"] == ""
+    assert rows["absent.png"]["reason"] == "file_missing"
+
+
+def test_without_matplotlib_the_figures_are_written_and_the_extra_is_named(here: Path, monkeypatch: pytest.MonkeyPatch):
+    def absent() -> None:
+        raise plots.PlotsNotInstalled("plots and the page need matplotlib: pip install 'opentriage[validate]'")
+
+    monkeypatch.setattr(plots, "check_installed", absent)
+    result = run(here)
+    assert result.exit_code == 1
+    assert "opentriage[validate]" in result.output
+    assert figures(here)["labels"]["pneumonia"]["sensitivity"]["n"] == 22
+    assert not (here / "out" / "validation.html").exists()
+
+
+def test_the_extra_is_named_where_matplotlib_cannot_be_imported(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(importlib.import_module("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(plots.PlotsNotInstalled, match=r"opentriage\[validate\]"):
+        plots.check_installed()
+
+
+def test_a_bad_row_is_wrong_usage_and_nothing_runs(here: Path):
+    (here / "bad.csv").write_text("image,pneumonia\n1.png,1\n2.png,perhaps\n")
+    result = run(here, table="bad.csv")
+    assert result.exit_code == 2
+    assert "line 3: pneumonia is 'perhaps'" in result.output
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "model", "code", "words"),
+    [
+        (("--floor", "speed=1"), "tiny-chest", 2, "there is no floor 'speed'"),
+        ((), "huge-chest", 1, "huge-chest"),
+        (("--provider", "abacus"), "tiny-chest", 2, "abacus"),
+    ],
+)
+def test_wrong_options_end_in_a_sentence(here: Path, more: tuple[str, ...], model: str, code: int, words: str):
+    result = run(here, *more, model=model)
+    assert result.exit_code == code
+    assert words in result.output
+
+
+def test_a_folder_names_a_package_too_and_a_floor_can_be_overridden(here: Path):
+    run(here, "--floor", "looked_at=0.5", model=str(here / "models" / "tiny-chest" / "1.0.0"))
+    found = figures(here)
+    assert found["floors"]["looked_at"] == 0.5
+    assert "looked_at" not in {advice["figure"] for advice in found["recommendations"]}
+
+
+def test_thresholds_of_the_site_count(here: Path):
+    with (here / "site.toml").open("a") as file:
+        file.write("[decide.thresholds]\npneumonia = 0.999999\n")
+    run(here)
+    assert figures(here)["labels"]["pneumonia"]["confusion"]["present_with"] < 18
+
+
+def test_a_lateral_picture_is_refused_as_the_node_would(here: Path):
+    (here / "views.csv").write_text("image,label,age,view\n1.png,1,3,Lateral\n3.png,1,3,AP supine\n")
+    run(here, table="views.csv")
+    assert figures(here)["images"]["by_status"]["not_applicable"] == 1
+    assert figures(here)["images"]["reasons"][0]["reason_code"] == "view_not_read"
