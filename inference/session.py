@@ -15,10 +15,10 @@ from inference.outputs import Outputs
 from inference.package import Package
 from inference.self_test import self_test
 from inference.tasks import reader
+from inference.tolerance import REDUCED
 from inference.views import run_all
 
 log = structlog.get_logger()
-REDUCED_TOLERANCE = 0.01  # of one pass's score on the golden examples; beyond it float32 is used
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ModelSession:
             return False
         images, expected = examples
         got = self.run(images).scores
-        return got.shape == expected.shape and bool(np.abs(got - expected).max() <= REDUCED_TOLERANCE)
+        return got.shape == expected.shape and bool(np.abs(got - expected).max() <= REDUCED)
 
     def self_test(self) -> None:
         """Raises PackageError when the package does not behave (inference/self_test.py)."""

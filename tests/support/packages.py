@@ -30,10 +30,20 @@ FAULTS = {
         helper.make_node("Div", ["zero", "zero"], ["scores"]),
     ],
     "nan_for_greys": [
-        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=1),
-        helper.make_node("ReduceMin", ["image"], ["least"], keepdims=1),
+        helper.make_node("ReduceMax", ["image", "all_axes"], ["most"], keepdims=1),
+        helper.make_node("ReduceMin", ["image", "all_axes"], ["least"], keepdims=1),
         helper.make_node("Sub", ["most", "least"], ["spread"]),
         helper.make_node("Div", ["spread", "spread"], ["ratio"]),
+        helper.make_node("Squeeze", ["ratio", "one"], ["ratios"]),
+        helper.make_node("Mul", ["squashed", "ratios"], ["scores"]),
+    ],
+    "nan_when_bright": [  # the root of a negative number where the picture is bright, but not white
+        helper.make_node("ReduceMean", ["image", "all_axes"], ["brightness"], keepdims=1),
+        helper.make_node("Sub", ["brightness", "bright"], ["above"]),
+        helper.make_node("Sub", ["brightness", "white"], ["below"]),
+        helper.make_node("Mul", ["above", "below"], ["room"]),
+        helper.make_node("Sqrt", ["room"], ["root"]),
+        helper.make_node("Div", ["root", "root"], ["ratio"]),
         helper.make_node("Squeeze", ["ratio", "one"], ["ratios"]),
         helper.make_node("Mul", ["squashed", "ratios"], ["scores"]),
     ],
@@ -55,7 +65,8 @@ def tiny_model(
 
     score = sigmoid(gain * mask * mean of the image + offset); `spread`: how far the masks lie apart, 0 makes the
     passes identical; scores: "sigmoid"; "nan" for a model that returns no numbers, "nan_for_greys" for one that
-    divides by the picture's spread, "logits" for one that forgot its sigmoid.
+    divides by the picture's spread, "nan_when_bright" for one that fails only later, "logits" for one that forgot
+    its sigmoid.
     """
     step = side // GRID
     masks = np.linspace(1.0 - spread, 1.0 + spread, passes, dtype=np.float32).reshape(1, passes, 1)
@@ -66,6 +77,9 @@ def tiny_model(
         "offset": np.full(labels, offset),
         "head_maps": np.stack([np.full(labels, gain), np.zeros(labels)], axis=1).reshape(labels, 2, 1, 1),
         "one": np.array([1], np.int64),
+        "bright": np.array([0.2]),
+        "white": np.array([0.999]),
+        "all_axes": np.array([1, 2, 3], np.int64),
         "spatial": np.array([2, 3], np.int64),
     }
     nodes = [

@@ -54,5 +54,5 @@ def golden(model: Model, spec: InputSpec, pictures: Sequence[NDArray[np.float32]
     made_up = phantoms(spec.height, spec.width) if pictures is None else pictures
     images = np.stack([tensor(picture, spec) for picture in made_up])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images, scores=model.run(images)[0])
+    np.savez_compressed(buffer, images=images, scores=model.passes(images).scores)
     return buffer.getvalue()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from inference.fit_input import resize
 from inference.manifest import InputSpec
 from inference.tensor import to_tensor
+from inference.views import seen_as
 
 BATCH = 16
 CLASSIFIER = ("scores", "cam", "features")
@@ -56,12 +57,18 @@ class Model:
         """batch: (N, 1, H, W). Returns scores (N, T, L), what shows the place by task, features (N, C)."""
         return tuple(self.session.run(list(self.names), {self.spec.name: batch}))
 
+    def passes(self, batch: NDArray[np.float32]) -> Outputs:
+        """batch: (N, 1, H, W). Over the manifest's views, as the node does (inference/views.py)."""
+        views = self.spec.test_time
+        found = [self.run(seen_as(batch, view, self.spec.value_range[0])) for view in views]
+        return Outputs(np.concatenate([one[0] for one in found], axis=1), found[0][-1])
+
     def look(self, images: Sequence[NDArray[np.float32]] | Sequence[Path], what: str = "looking") -> Outputs:
         """images: pictures (rows, columns) in [0, 1], or files of pictures."""
         scores, features = [], []
         for start in tqdm(range(0, len(images), BATCH), desc=what, unit="batch", mininterval=5):
             pictures = [read_grey(i) if isinstance(i, Path) else i for i in images[start : start + BATCH]]
-            found = self.run(np.stack([tensor(picture, self.spec) for picture in pictures]))
-            scores.append(found[0])
-            features.append(found[-1])
+            found = self.passes(np.stack([tensor(picture, self.spec) for picture in pictures]))
+            scores.append(found.scores)
+            features.append(found.features)
         return Outputs(np.concatenate(scores), np.concatenate(features))
