@@ -130,7 +130,10 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
 
 
 def statement_of(said: Sequence[ImageResult], priority: TriagePriority) -> str:
-    """A hash of what a report says: priority, each finding's presence, and whether anything was not judged."""
+    """A hash of what a report says: priority, each finding's presence, and whether anything was not judged.
+
+    Of slices also how many they are and what they mark: every one that comes later changes the volume.
+    """
     presence: dict[str, str] = {}
     order = ("present", "undetermined", "absent")
     for result in said:
@@ -139,7 +142,10 @@ def statement_of(said: Sequence[ImageResult], priority: TriagePriority) -> str:
             presence[finding.label] = min(presence.get(finding.label, now), now, key=order.index)
     unjudged = any(result.status is not ResultStatus.ANALYSED for result in said)
     models = sorted({result.model.digest for result in said if result.model})
-    text = json.dumps([priority, presence, unjudged, models], sort_keys=True)
+    statement: list[object] = [priority, presence, unjudged, models]
+    if slices := [result for result in said if result.model and result.model.volume_rule]:
+        statement.append([len(slices), *sorted(mask.pixels for result in slices for mask in result.masks)])
+    text = json.dumps(statement, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

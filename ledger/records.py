@@ -353,7 +353,7 @@ class WorklistEntry:
     instances: int  # different SOP instances, our own results not counted
     uid_conflicts: int  # times that other bytes came under one of their UIDs
     pending: int  # instances still to be analysed
-    findings: tuple[Finding, ...]  # the worst image's
+    findings: tuple[Finding, ...]  # the worst image's; slices, which speak together, not among them
     critical_flags: tuple[str, ...]
     recommendations: tuple[str, ...]
     not_assessed_reason: str
@@ -362,6 +362,7 @@ class WorklistEntry:
     delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
     deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused)
     report_priority: TriagePriority | None
+    slices_marked: tuple[tuple[str, int, int], ...] = ()  # of slice models: (label, slices marked, slices looked at)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class _StudyParts:
         own = [row for row in rows if row.disposition != Disposition.OWN_RESULT]
         uids = {row.sop_instance_uid for row in own}
         said = [load_result(row.body) for row in self._results.get(study.study_uid, [])]
-        worst = _worst(said)
+        worst = _worst([result for result in said if not _is_slice(result)])
         newest, report_priority = self._newest_report(study.study_uid)
         return WorklistEntry(
             study_instance_uid=study.study_uid,
@@ -133,6 +133,7 @@ class _StudyParts:
             uid_conflicts=len(own) - len(uids),
             pending=len(self._pending.get(study.study_uid, [])),
             findings=worst.findings if worst else (),
+            slices_marked=_slices_marked([result for result in said if _is_slice(result)]),
             critical_flags=tuple(dict.fromkeys(flag for result in said for flag in result.critical_flags)),
             recommendations=worst.recommendations if worst else (),
             not_assessed_reason=next((r.reason for r in said if _unjudged(r)), ""),
@@ -160,6 +161,20 @@ def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
 
 def _unjudged(result: ImageResult) -> bool:
     return result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)
+
+
+def _is_slice(result: ImageResult) -> bool:
+    return result.model is not None and result.model.volume_rule is not None
+
+
+def _slices_marked(said: list[ImageResult]) -> tuple[tuple[str, int, int], ...]:
+    """Each label that any slice marks and holds for present: (label, in how many slices, of how many looked at)."""
+    judged = [result for result in said if result.status is ResultStatus.ANALYSED]
+    marked: dict[str, int] = {}
+    for result in judged:
+        for label in {f.label for f in result.findings if f.present} & {mask.label for mask in result.masks}:
+            marked[label] = marked.get(label, 0) + 1
+    return tuple((label, count, len(judged)) for label, count in sorted(marked.items()))
 
 
 def _worst(said: list[ImageResult]) -> ImageResult | None:

@@ -13,6 +13,8 @@ from pydicom import dcmread
 
 from config import Settings
 from inference.analyser import Looked
+from inference.slices import read_geometry
+from inference.volume import volumes_of
 from ledger.errors import PermanentError
 from ledger.reconcile import dataset_sha256
 from ledger.records import (
@@ -87,19 +89,22 @@ def write_studies(
             priority=most_urgent([r.priority for item in items for r in item.results if r.priority is not None]),
             looked_at=tuple(items),
             reported_at=datetime.now(UTC),
+            volumes=volumes_of(items, lambda ref: read_geometry(store.path(ref.path))),
         )
         try:
             made = build_objects(findings, store, settings, ANALYSE_INSTALLATION_UID, DEFAULT_PROFILE)
         except PermanentError as error:
             problems.append(f"study {study_uid}: {error}")
             continue
+        kinds: dict[str, int] = {}
         for result_object in made:
-            written += _write(result_object, study_uid, out)
+            number = kinds[result_object.kind] = kinds.get(result_object.kind, 0) + 1
+            written += _write(result_object, f"{study_uid}_{result_object.kind}{f'_{number}' * (number > 1)}", out)
     return written, problems
 
 
-def _write(made: ResultObject, study_uid: str, out: Path) -> list[Path]:
-    path = out / f"{study_uid}_{made.kind}.dcm"
+def _write(made: ResultObject, name: str, out: Path) -> list[Path]:
+    path = out / f"{name}.dcm"
     path.write_bytes(made.content)
     if made.kind != "secondary_capture":
         return [path]

@@ -45,6 +45,7 @@ def finding_words(entry: WorklistEntry) -> str:
         for finding in entry.findings
         if finding.present or finding.in_doubt
     ]
+    parts += [f"{label} marked in {count} of {total} slices, no alarm" for label, count, total in entry.slices_marked]
     if not parts and entry.priority is TriagePriority.LOW:
         parts.append(NO_FLAG)
     if entry.uid_conflicts:

@@ -8,16 +8,19 @@ import typer
 
 from inference.analyser import Analyser, Source
 from inference.package import load_packages
+from inference.picture_kinds import PICTURE_KINDS
 from ledger.errors import OpenTriageError
 from ledger.records import InstanceResults
 from node.analyse_output import Scratch, write_studies
+from node.analyse_volumes import Series
 from node.analysing import lines, look, source_of
 from node.console import EXIT_FAILED, ConfigOption, JsonOption, err, fail, progress, settings_of, usage_error
 from node.files import missing, walk
 from node.logging import configure
 from node.triage_list import NO_FLAG, probability_words
 
-KINDS = ("chest-xray",)
+KINDS = tuple(PICTURE_KINDS)
+NOT_RAISED = "marked by a model that may not raise a priority; other disease was not looked for"
 app = typer.Typer(add_completion=False)
 
 
@@ -29,10 +32,11 @@ def analyse(
         Path | None, typer.Option(metavar="DIR", help="Write the DICOM objects the node would send, and overlays.")
     ] = None,
     as_kind: Annotated[
-        str | None, typer.Option("--as", metavar="chest-xray", help="What PNG and JPEG files are pictures of.")
+        str | None,
+        typer.Option("--as", metavar="KIND", help=f"What PNG and JPEG files are pictures of: {' or '.join(KINDS)}."),
     ] = None,
     age: Annotated[
-        float | None, typer.Option(min=0, max=150, metavar="YEARS", help="Age of the child in PNG and JPEG files.")
+        float | None, typer.Option(min=0, max=150, metavar="YEARS", help="Age of the patient in PNG and JPEG files.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -40,6 +44,7 @@ def analyse(
 
     One line per instance and model. With --json each is an object: status is analysed, not_assessed (a model is meant
     for it but may not or cannot look: reason says why), not_applicable (no model is meant for it) or failed.
+    A slice model (its lines have masks: pixels marked by label) adds a line with "volume" for each series and label.
     Pictures need --as and are marked unverified_input. Exit status 0 when every path got a line.
     """
     _check_usage(paths, as_kind, age)
@@ -52,15 +57,19 @@ def analyse(
         fail(str(error))
     sources = [source_of(path, as_kind, age) for path in walk(paths)]
     kept: list[InstanceResults] = []
+    series = Series()
     try:
         with progress() as bar:
             task = bar.add_task("looking", total=len(sources))
             for number, (source, looked) in enumerate(look(analyser, sources, settings), start=1):
                 for line in lines(source.path, looked):
                     typer.echo(json.dumps(line) if as_json else _words(line))
+                series.add(source.path, looked)
                 if scratch and (item := scratch.keep(source.path, looked, number)):
                     kept.append(item)
                 bar.advance(task)
+        for line, words in series.lines():
+            typer.echo(json.dumps(line) if as_json else words)
         if scratch and out:
             _write(kept, scratch, settings, out)
     finally:
@@ -76,7 +85,7 @@ def _check_usage(paths: list[Path], as_kind: str | None, age: float | None) -> N
     if as_kind is not None and as_kind not in KINDS:
         usage_error(f"--as must be {' or '.join(KINDS)}")
     if age is not None and as_kind is None:
-        usage_error("--age belongs to --as chest-xray: the age in a DICOM file is taken from its header")
+        usage_error("--age belongs to --as: the age in a DICOM file is taken from its header")
 
 
 def _write(kept: list[InstanceResults], scratch: Scratch, settings: Any, out: Path) -> None:
@@ -93,11 +102,19 @@ def _write(kept: list[InstanceResults], scratch: Scratch, settings: Any, out: Pa
 def _words(line: dict[str, Any]) -> str:
     findings = "; ".join(
         f"{finding['label']} {probability_words(finding['probability'])} ± {finding['probability_sd']:.2f}"
+        f"{_boxes(finding)}"
         for finding in line["findings"]
     )
+    findings += "".join(f"; {mask['label']}: {mask['pixels']} pixels marked" for mask in line.get("masks", []))
     flagged = line["priority"] if line["priority"] not in (None, "LOW") else ""
-    said = line["reason"] or (f"{flagged} {findings}" if flagged else f"{findings}; {NO_FLAG}")
+    quiet = NOT_RAISED if any(finding["present"] for finding in line["findings"]) else NO_FLAG
+    said = line["reason"] or (f"{flagged} {findings}" if flagged else f"{findings}; {quiet}")
     return f"{line['path']}\t{line['status']}\t{said}"
+
+
+def _boxes(finding: dict[str, Any]) -> str:
+    count = len(finding.get("regions", ()))
+    return f" ({count} box{'es' * (count > 1)})" if count else ""
 
 
 def _check_all_got_a_line(paths: list[Path], sources: list[Source]) -> None:

@@ -54,6 +54,7 @@ def _result_lines(result: ImageResult) -> list[str]:
         f"{', in doubt' if finding.in_doubt else ''}"
         for finding in result.findings
     ]
+    lines += [f"{mask.label}: {mask.pixels} pixels marked" for mask in result.masks]
     lines += [f"flag {flag}" for flag in result.critical_flags]
     return lines + list(result.recommendations)
 

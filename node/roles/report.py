@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
 from config import Settings
+from inference.slices import Geometry, read_geometry
+from inference.volume import volumes_of
 from ledger.ledger import Ledger
-from ledger.records import Job, ResultObject, Stage, StudyFindings
+from ledger.records import InstanceRef, Job, ResultObject, Stage, StudyFindings
 from node import log_events, notices
 from node.lease import LeaseKeeper
 from node.process import exit_at_latest, stop_on_signals
@@ -60,6 +63,7 @@ class Say:
             keeper.release(job)
             self._ledger.finish_report(job, None, [], [])
             return
+        findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
         objects = [(made, self._keep(made)) for made in self._build(findings)]
         keeper.release(job)
         self._ledger.finish_report(job, findings, objects, self._destinations)
@@ -70,6 +74,9 @@ class Say:
             priority=findings.priority.value,
             objects=[made.kind for made, _ in objects],
         )
+
+    def _geometry(self, instance: InstanceRef) -> Geometry:
+        return read_geometry(self._ledger.store.path(instance.path))
 
     def _build(self, findings: StudyFindings) -> list[ResultObject]:
         profiles = {str(destination.profile) for destination in self._settings.destinations} or {DEFAULT_PROFILE}

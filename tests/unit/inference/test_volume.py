@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from inference.slices import read_geometry, slice_distance, stacks
+from inference.slices import Geometry, read_geometry, slice_distance, stacks
 from inference.volume import volumes_of
-from ledger.records import ImageResult, InstanceResults, VolumeFinding, VolumeRule
+from ledger.records import ImageResult, InstanceRef, InstanceResults, VolumeFinding, VolumeRule
 from ledger.store import Store
 from tests.support.findings import MODEL, analysed, keep
 from tests.support.mr import (
@@ -42,7 +42,11 @@ def _said(store: Store, series: Sequence[Dataset], results: Sequence[ImageResult
         InstanceResults(replace(keep(ds, store), instance_id=i), (result,))
         for i, (ds, result) in enumerate(zip(series, results, strict=True))
     ]
-    return volumes_of(looked_at, lambda ref: read_geometry(store.path(ref.path)))
+    return volumes_of(looked_at, lambda ref: _place(store, ref))
+
+
+def _place(store: Store, ref: InstanceRef) -> Geometry:
+    return read_geometry(store.path(ref.path))
 
 
 def _one(store: Store, series: Sequence[Dataset], marks: Sequence[int], **result: Any) -> VolumeFinding:
@@ -203,6 +207,11 @@ def test_series_and_models_are_counted_apart_and_radiographs_not_at_all(store: S
     assert found["tiny-brain"].present
     assert not found["other"].present
     assert found["other"].series_instance_uid == other[0].SeriesInstanceUID
+    looked_at = [
+        InstanceResults(keep(ds, store), (slice_result(400), slice_result(0, 0.1, model=second))) for ds in one
+    ]
+    twice = {item.model.name: item.present for item in volumes_of(looked_at, lambda ref: _place(store, ref))}
+    assert twice == {"tiny-brain": True, "other": False}
     assert _said(store, _series(2), [analysed(model=MODEL)] * 2) == ()
     assert _said(store, _series(2), [slice_refused()] * 2) == ()
 
@@ -210,9 +219,9 @@ def test_series_and_models_are_counted_apart_and_radiographs_not_at_all(store: S
 def test_other_bytes_under_the_same_uid_count_once(store: Store) -> None:
     series = _series(3)
     series[2].SOPInstanceUID = series[1].SOPInstanceUID
-    found = _one(store, series, [0, 400, 400])
+    found = _one(store, series, [400, 400, 0])
     assert found.slices_looked_at == 2
-    assert found.longest_run == 1
+    assert found.longest_run == 2, "the first bytes speak"
 
 
 def test_a_single_slice_stands_for_its_thickness(store: Store, tmp_path: Path) -> None:

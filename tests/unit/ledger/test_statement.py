@@ -4,6 +4,7 @@ import pytest
 
 from ledger.outcomes import statement_of
 from ledger.records import ImageResult, TriagePriority
+from tests.support.mr import slice_result
 from tests.support.records import judged, refused
 
 HIGH, MEDIUM, LOW = TriagePriority.HIGH, TriagePriority.MEDIUM, TriagePriority.LOW
@@ -36,3 +37,10 @@ def test_the_same_presence_is_the_same_statement(one: tuple[ImageResult, ...], o
 )
 def test_another_priority_presence_or_judgement_is_another_statement(other: str) -> None:
     assert said(judged(MEDIUM, 0.6)) != other
+
+
+def test_a_slice_that_comes_later_is_another_statement() -> None:
+    """The volume of a series grows with its slices, though the finding is present already."""
+    assert said(slice_result(400), slice_result(300)) == said(slice_result(300), slice_result(400))
+    assert said(slice_result(400)) != said(slice_result(400), slice_result(0, 0.1))
+    assert said(slice_result(400), slice_result(300)) != said(slice_result(400), slice_result(301))
