@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage, SecondaryCaptureImageStorage
 
 from config.settings import DecideSettings, Settings
-from ledger.records import ReportKind, ResultObject, SentReference, StudyFindings, TriagePriority
+from ledger.records import Code, Region, ReportKind, ResultObject, SentReference, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects
 from tests.support.dx import make_dx
@@ -34,6 +34,7 @@ from tests.support.findings import (
 from tests.support.peers import need
 from tests.support.realdata import need_data
 
+FRACTURE = Code("125605004", "SCT", "Fracture of bone")
 BEFORE = (
     SentReference("measurement_sr", "1.2.840.10008.5.1.4.1.1.88.33", "2.25.11", "2.25.12"),
     SentReference("text_sr", "1.2.840.10008.5.1.4.1.1.88.22", "2.25.13", "2.25.14"),
@@ -126,6 +127,14 @@ def _models(store: Store) -> StudyFindings:
     return study((keep(make_dx(), store), results))
 
 
+def _boxes(store: Store, priority: TriagePriority) -> StudyFindings:
+    source = make_dx(BodyPartExamined="HAND", ImageLaterality="L")
+    regions = (Region((30.25, 40.0, 90.0, 120.5), 0.71), Region((0.0, 5.0, 30.0, 256.0), 0.52))
+    said = finding("fracture", 0.7, code=FRACTURE, site=None, regions=regions)
+    shown = picture(store, source) if priority is TriagePriority.HIGH else None
+    return study((keep(source, store), [analysed(said, priority=priority, display_path=shown)]))
+
+
 REPORTS: dict[str, Callable[[Store], StudyFindings]] = {
     "unflagged": _low,
     "unflagged revision": lambda store: dataclasses.replace(_low(store), predecessors=BEFORE),
@@ -134,6 +143,8 @@ REPORTS: dict[str, Callable[[Store], StudyFindings]] = {
     "revision": lambda store: dataclasses.replace(flagged_study(store), predecessors=BEFORE),
     "several models": _models,
     "two images, one not assessed, several labels": _two_images,
+    "boxes, no alarm": lambda store: _boxes(store, TriagePriority.LOW),
+    "boxes of a flagged study": lambda store: _boxes(store, TriagePriority.HIGH),
     "critical flags": lambda store: flagged_study(store, critical_flags=("RESPIRATORY_EMERGENCY", "NEUROLOGICAL_RISK")),
 }
 
