@@ -1,6 +1,7 @@
 """Train every variant in turn. What is finished is skipped; what was cut off goes on."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,22 @@ def few(train: LabelledImages, most: int, salt: str) -> LabelledImages:
 
 
 def compare(recipe: Path, data: Path, out: Path, variants: Path | None = None) -> list[Result]:
-    """Run a comparison file; write compare.md, compare.json and compare.png to `out`."""
+    """Run a comparison file; compare.md, compare.json and compare.png in `out` grow with every variant."""
     plan, chosen = read_comparison(recipe, variants)
-    results = run_all(plan, chosen, data, out)
-    _write(out / "compare.json", {"plan": plan.model_dump(mode="json"), "results": results})
-    (out / "compare.md").write_text(markdown(plan, results))
-    forest(plan, results, out / "compare.png")
+    results: list[Result] = []
+    for result in run_all(plan, chosen, data, out):
+        results.append(result)
+        _write(out / "compare.json", {"plan": plan.model_dump(mode="json"), "results": results})
+        (out / "compare.md").write_text(markdown(plan, results))
+        forest(plan, results, out / "compare.png")
     return results
 
 
-def run_all(plan: ComparePlan, variants: tuple[Variant, ...], data: Path, out: Path) -> list[Result]:
-    """One folder per variant below `out`. Returns their results in the file's order."""
+def run_all(plan: ComparePlan, variants: tuple[Variant, ...], data: Path, out: Path) -> Iterator[Result]:
+    """One folder per variant below `out`; their results in the file's order."""
     reader = Reader(data, plan)
-    return [
-        _one(plan, variant, reader, out / variant.name)
-        for variant in tqdm(variants, desc="comparing", unit="variant", mininterval=1)
-    ]
+    for variant in tqdm(variants, desc="comparing", unit="variant", mininterval=1):
+        yield _one(plan, variant, reader, out / variant.name)
 
 
 def _one(plan: ComparePlan, variant: Variant, reader: Reader, out: Path) -> Result:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from training.recipe import Name, Part, Recipe, RecipeError, parse_recipe
+from training.recipe import Name, Part, Recipe, RecipeError, parse_recipe, with_init_below
 
 
 class ComparePlan(Part):
@@ -57,7 +57,7 @@ def read_comparison(path: Path, variants: Path | None = None) -> tuple[ComparePl
 def _variant(plan: VariantPlan, fields: Mapping[str, Any], path: Path) -> Variant:
     where = f"{path}, variant {plan.name}"
     changed = overridden(fields, plan.set, where)
-    return Variant(plan.name, plan.note, parse_recipe(changed, where))
+    return Variant(plan.name, plan.note, with_init_below(parse_recipe(changed, where), path.parent))
 
 
 def overridden(fields: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -15,6 +15,12 @@ from training.networks.classifier import Classifier
 
 STEM_GRID = 4  # the stem is pooled to a grid of 4 x 4, so that the gate knows where bright and dark edges lie
 METHODS = {"head": "mc-dropout-head", "last_block": "mc-dropout-last-block"}  # as a manifest names them
+WORDS = {
+    "head": "sd over {passes} masked heads on one pass of the features, after calibrating each; blind to the backbone's"
+    " own uncertainty",
+    "last_block": "sd over {passes} masked passes through the last block on one pass of what lies before it, after"
+    " calibrating each; blind to the uncertainty of what lies before",
+}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from inference.manifest import (
 from training.data.images import LabelledImages
 from training.data.splits import read_splits
 from training.fitting.network import build, to_range
-from training.networks.densenet import McConfig, McTriageNet
+from training.networks.monte_carlo import METHODS, WORDS, McConfig, McTriageNet
 from training.packaging.abstain import choose_abstention
 from training.packaging.calibrate import TARGET_SENSITIVITY, choose_calibration, choose_point
 from training.packaging.export import export, halve_weights, save
@@ -247,12 +247,11 @@ def _manifest(
         input=spec,
         labels=labels,
         uncertainty=UncertaintySpec(
-            method="mc-dropout-head",
+            method=METHODS[model.dropout_place],
             passes=model.mc_passes,
             dropout=model.dropout,
             seed=model.mc_seed,
-            text=f"sd over {model.mc_passes} masked heads on one pass of the features, after calibrating each;"
-            " blind to the backbone's own uncertainty",
+            text=WORDS[model.dropout_place].format(passes=model.mc_passes),
         ),
         reads=package.reads,
         gate=GateSpec(
