@@ -256,8 +256,12 @@ def read_recipe(path: Path) -> Recipe:
         fields = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: {error}") from None
-    recipe = parse_recipe(fields, str(path))
+    return with_init_below(parse_recipe(fields, str(path)), path.parent)
+
+
+def with_init_below(recipe: Recipe, folder: Path) -> Recipe:
+    """The same with `fit.init` as an absolute path, where it is relative to the recipe's folder."""
     if not recipe.fit.init:
         return recipe
-    init = str((path.parent / recipe.fit.init).absolute())
+    init = str((folder / recipe.fit.init).absolute())
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"init": init})})
