@@ -146,7 +146,16 @@ def _calibration(ax: Any, looked: Evidence, figures: Mapping[str, Any], theme: T
     spans = np.clip(np.stack([observed - low, high - observed]), 0.0, None)
     ax.errorbar(stated, observed, spans, fmt="none", ecolor=theme.accent, elinewidth=1.2, alpha=0.45)
     sizes = np.clip(9.0 * np.sqrt([row["observed"]["n"] for row in rows]), 14, 150)
-    ax.scatter(stated, observed, sizes, color=theme.accent, edgecolor=theme.back, zorder=3, label="observed, 95 %")
+    ax.scatter(
+        stated,
+        observed,
+        sizes,
+        color=theme.accent,
+        edgecolor=theme.back,
+        zorder=3,
+        clip_on=False,
+        label="observed, 95 %",
+    )
     error = figures["after_calibration"]["ece_15_bins"]
     ax.set(xlabel="Stated probability", ylabel="Share with the finding", title=f"Calibration, ECE {error:.3f}")
     _unit_square(ax)
