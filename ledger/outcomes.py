@@ -112,16 +112,18 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
         return None
     priority = most_urgent([result.priority for result in said if result.priority is not None])
     last = _last_report(connection, study_uid)
-    if last is not None and last.statement == statement_of(said, priority):
+    kind = job.report_kind or ReportKind.FINAL
+    if last is not None and last.statement == statement_of(said, priority, kind):
         return None
-    if job.report_kind is ReportKind.PROVISIONAL and priority is not TriagePriority.HIGH:
+    high_is_said = last is not None and last.priority == TriagePriority.HIGH
+    if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said):
         return None
     newest = connection.execute(
         select(results.c.created_at).where(results.c.study_uid == study_uid).order_by(results.c.created_at.desc())
     ).scalars()
     return StudyFindings(
         study_instance_uid=study_uid,
-        kind=job.report_kind or ReportKind.FINAL,
+        kind=kind,
         priority=priority,
         looked_at=tuple(looked),
         reported_at=moment(next(iter(newest))),
@@ -129,10 +131,11 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
     )
 
 
-def statement_of(said: Sequence[ImageResult], priority: TriagePriority) -> str:
+def statement_of(said: Sequence[ImageResult], priority: TriagePriority, kind: ReportKind = ReportKind.FINAL) -> str:
     """A hash of what a report says: priority, each finding's presence, and whether anything was not judged.
 
-    Of slices also how many they are and what they mark: every one that comes later changes the volume.
+    Of slices a final report also says how many they are and what they mark: every one that comes later changes the
+    volume. A provisional one is silent about them.
     """
     presence: dict[str, str] = {}
     order = ("present", "undetermined", "absent")
@@ -143,7 +146,8 @@ def statement_of(said: Sequence[ImageResult], priority: TriagePriority) -> str:
     unjudged = any(result.status is not ResultStatus.ANALYSED for result in said)
     models = sorted({result.model.digest for result in said if result.model})
     statement: list[object] = [priority, presence, unjudged, models]
-    if slices := [result for result in said if result.model and result.model.volume_rule]:
+    slices = [result for result in said if result.model and result.model.volume_rule]
+    if slices and kind is ReportKind.FINAL:
         statement.append([len(slices), *sorted(mask.pixels for result in slices for mask in result.masks)])
     text = json.dumps(statement, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -207,7 +211,7 @@ def _insert_report(connection: Connection, findings: StudyFindings, made: Sequen
             study_uid=findings.study_instance_uid,
             kind=findings.kind,
             priority=findings.priority,
-            statement=statement_of(said, findings.priority),
+            statement=statement_of(said, findings.priority, findings.kind),
             created_at=db_now(),
         )
         .returning(reports.c.id)

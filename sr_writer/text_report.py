@@ -10,7 +10,7 @@ from ledger.records import Finding, ImageResult, ReportKind, ResultObject, Resul
 from sr_writer import codes
 from sr_writer.document import document_arguments, dress_document, header_items, separate
 from sr_writer.dress import Report, finished
-from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, ranked, reads
+from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
 from sr_writer.sr_document import sr_document
 from sr_writer.volume_words import glance, slice_refusals, volume_lines
 from sr_writer.words import (
@@ -59,6 +59,8 @@ def finding_lines(report: Report) -> list[str]:
     lines += slice_refusals(not_judged(found))
     lines += list(dict.fromkeys(_model_line(read) for read in analysed(found)))
     if report.findings.kind is ReportKind.PROVISIONAL:
+        if any(of_slice_model(read) for read in found):
+            lines.append("Series that are read slice by slice are reported when the study is complete.")
         lines.append("Provisional: sent before the study was complete; a further report follows if anything changes.")
     return lines
 

@@ -10,7 +10,7 @@ from config import Settings
 from inference.slices import Geometry, read_geometry
 from inference.volume import volumes_of
 from ledger.ledger import Ledger
-from ledger.records import InstanceRef, Job, ResultObject, Stage, StudyFindings
+from ledger.records import InstanceRef, Job, ReportKind, ResultObject, Stage, StudyFindings
 from node import log_events, notices
 from node.lease import LeaseKeeper
 from node.process import exit_at_latest, stop_on_signals
@@ -63,7 +63,8 @@ class Say:
             keeper.release(job)
             self._ledger.finish_report(job, None, [], [])
             return
-        findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
+        if findings.kind is ReportKind.FINAL:  # half a series has no volume
+            findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
         objects = [(made, self._keep(made)) for made in self._build(findings)]
         keeper.release(job)
         self._ledger.finish_report(job, findings, objects, self._destinations)

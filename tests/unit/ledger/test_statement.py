@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.outcomes import statement_of
-from ledger.records import ImageResult, TriagePriority
+from ledger.records import ImageResult, ReportKind, TriagePriority
 from tests.support.mr import slice_result
 from tests.support.records import judged, refused
 
@@ -44,3 +44,11 @@ def test_a_slice_that_comes_later_is_another_statement() -> None:
     assert said(slice_result(400), slice_result(300)) == said(slice_result(300), slice_result(400))
     assert said(slice_result(400)) != said(slice_result(400), slice_result(0, 0.1))
     assert said(slice_result(400), slice_result(300)) != said(slice_result(400), slice_result(301))
+
+
+def test_a_final_report_says_more_of_slices_than_a_provisional_one() -> None:
+    results = (judged(HIGH, 0.99), slice_result(400))
+    provisional, final = (statement_of(results, HIGH, kind) for kind in ReportKind)
+    assert provisional != final
+    chest = (judged(HIGH, 0.99),)
+    assert statement_of(chest, HIGH, ReportKind.PROVISIONAL) == statement_of(chest, HIGH, ReportKind.FINAL)

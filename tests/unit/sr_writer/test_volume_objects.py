@@ -18,6 +18,7 @@ from config.settings import Settings
 from ledger.records import (
     Code,
     InstanceResults,
+    ReportKind,
     ResultObject,
     SentReference,
     SliceMask,
@@ -233,6 +234,18 @@ def test_a_chest_and_a_head_of_one_study_are_reported_in_one_go(store: Store, tm
     assert _one(made, "segmentation").BodyPartExamined == "BRAIN"
     assert _one(made, "secondary_capture").BodyPartExamined == "CHEST"
     _valid(made, tmp_path)
+
+
+def test_a_provisional_report_promises_the_series(store: Store) -> None:
+    chest = make_dx()
+    mr = measured_study(store, _series(StudyInstanceUID=chest.StudyInstanceUID), MARKS)
+    looked_at = (InstanceResults(keep(chest, store), (analysed(finding()),)), *mr.looked_at)
+    early = replace(mr, looked_at=looked_at, priority=TriagePriority.HIGH, kind=ReportKind.PROVISIONAL, volumes=())
+    made = _build(early, store)
+    assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture"]
+    said = " ".join(_texts(_one(made, "text_sr")))
+    assert "Series that are read slice by slice are reported when the study is complete." in said
+    assert "umour" not in said
 
 
 def test_slices_that_could_not_be_looked_at_take_one_line(store: Store) -> None:

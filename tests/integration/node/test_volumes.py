@@ -1,0 +1,128 @@
+"""Slices become a reported volume in the roles themselves: look, then say, over one ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from config.settings import LookSettings, Settings
+from inference.analyser import Analyser
+from inference.package import load_packages
+from ledger.ledger import Ledger
+from ledger.records import Stage
+from ledger.store import Store
+from node.lease import LeaseKeeper
+from node.roles.analyse import Look
+from node.roles.report import Say
+from node.triage_list import finding_words
+from tests.support.chests import bright
+from tests.support.findings import keep
+from tests.support.mr import head, make_mr
+from tests.support.packages import write_package
+from tests.support.records import received
+from tests.support.slice_packages import write_slice_package
+
+MARKED = (False, True, True, True, False)
+
+
+class Node:
+    """One ledger, one analyser, one writer; each role is called once for all that waits."""
+
+    def __init__(self, folder: Path) -> None:
+        write_package(folder / "models")
+        write_slice_package(folder / "models")
+        self.settings = Settings(look=LookSettings(models_dir=folder / "models", threads=1))
+        store = Store(folder / "store", fsync=lambda descriptor: None)
+        store.prepare()
+        self.ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}", store)
+        self.analyser = Analyser(self.settings, load_packages(self.settings.look), store, children=1)
+
+    def receive(self, *series: Dataset) -> None:
+        for ds in series:
+            ref = keep(ds, self.ledger.store)
+            known = {
+                "sop_class_uid": ref.sop_class_uid,
+                "sop_instance_uid": ref.sop_instance_uid,
+                "series_instance_uid": ref.series_instance_uid,
+                "modality": ref.modality,
+                "sha256": ref.sha256,
+                "path": ref.path,
+            }
+            self.ledger.admit(received(ref.study_instance_uid, **known), complete_after_s=0.0)
+
+    def work(self) -> None:
+        """Everything that waits: first looks, then reports."""
+        self._role(Stage.ANALYSE, Look(self.ledger, self.analyser).work)
+        self._role(Stage.REPORT, Say(self.ledger, self.settings).work)
+
+    def _role(self, stage: Stage, work: Any) -> None:
+        while jobs := self.ledger.claim(stage, "test", 8, 60.0):
+            with LeaseKeeper(self.ledger, jobs, 60.0) as keeper:
+                work(jobs, keeper)
+
+    def kinds(self, study_uid: str) -> list[str]:
+        return [made.kind for made in self.ledger.study_objects(study_uid)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.analyser.close()
+    node.ledger.close()
+
+
+def test_a_head_is_measured_and_raises_nothing(node: Node) -> None:
+    series = make_mr([head(marked) for marked in MARKED])
+    node.receive(*series)
+    node.work()
+    study = str(series[0].StudyInstanceUID)
+    assert node.kinds(study) == ["measurement_sr", "text_sr", "segmentation"]
+    (entry,) = node.ledger.worklist()
+    assert entry.priority == "LOW"
+    assert entry.findings == ()
+    assert entry.slices_marked == (("tumour", 3, 5),)
+    assert "tumour marked in 3 of 5 slices, no alarm" in finding_words(entry)
+
+
+def test_an_unmarked_head_gets_a_text_and_nothing_else(node: Node) -> None:
+    series = make_mr([head(False)] * 4)
+    node.receive(*series)
+    node.work()
+    assert node.kinds(str(series[0].StudyInstanceUID)) == ["text_sr"]
+    (entry,) = node.ledger.worklist()
+    assert "no flagged finding" in finding_words(entry)
+
+
+def test_slices_that_come_later_revise_the_report(node: Node) -> None:
+    series = make_mr([head(marked) for marked in (*MARKED[:3], True, True, False)])
+    study = str(series[0].StudyInstanceUID)
+    node.receive(*series[:3])
+    node.work()
+    node.receive(*series[3:])
+    node.work()
+    assert node.kinds(study) == ["measurement_sr", "text_sr", "segmentation"] * 2
+    made = node.ledger.study_objects(study)
+    latest = dcmread(node.ledger.store.path(made[3].path))
+    (before,) = latest.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert before.ReferencedSOPInstanceUID == made[0].sop_instance_uid
+    assert dcmread(node.ledger.store.path(made[5].path)).NumberOfFrames == 4
+    node.receive(series[0])  # the same bytes again
+    node.work()
+    assert len(node.kinds(study)) == 6
+
+
+def test_a_flagged_chest_leaves_at_once_and_with_the_head_when_that_is_complete(node: Node) -> None:
+    chest = bright()
+    node.receive(chest, *make_mr([head(marked) for marked in MARKED], StudyInstanceUID=chest.StudyInstanceUID))
+    node.work()
+    flagged = ["measurement_sr", "text_sr", "secondary_capture"]
+    assert node.kinds(str(chest.StudyInstanceUID)) == [*flagged, *flagged, "segmentation"]  # provisional, then final
+    (entry,) = node.ledger.worklist()
+    assert entry.priority == "HIGH"
+    assert [finding.label for finding in entry.findings] == ["pneumonia"]
+    assert finding_words(entry).startswith("pneumonia ")
+    assert "tumour marked in 3 of 5 slices, no alarm" in finding_words(entry)
