@@ -3,6 +3,7 @@
 import copy
 import csv
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,9 @@ def fit(recipe: DetectionRecipe, data: Path, out: Path) -> FractureDetector:
     state["optimiser"] = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=plan.weight_decay)
     steps = (len(train) // plan.batch) * plan.epochs
     state["schedule"] = torch.optim.lr_scheduler.OneCycleLR(state["optimiser"], plan.max_lr, total_steps=steps)
-    for epoch in range(_resume(out / "checkpoint.pt", state), plan.epochs):
+    first = _resume(out / "checkpoint.pt", state)
+    _cut(out / "curve.csv", first)
+    for epoch in range(first, plan.epochs):
         began = time.monotonic()
         line: dict[str, float] = {"epoch": epoch, **_epoch(state, train, recipe, epoch)}
         if (epoch + 1) % plan.judge_every == 0 or epoch + 1 == plan.epochs:
@@ -196,7 +199,18 @@ def judge(net: FractureDetector, images: BoxedImages, recipe: DetectionRecipe) -
     return found
 
 
-def _curve(path: Path, line: dict[str, float]) -> None:
+def _cut(path: Path, first: int) -> None:
+    """Forget lines of epoch `first` and later: they are about to be fitted again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if int(line["epoch"]) < first]
+    path.unlink()
+    for line in lines:
+        _curve(path, line)
+
+
+def _curve(path: Path, line: Mapping[str, float | str]) -> None:
     fresh = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, CURVE)
