@@ -1,5 +1,6 @@
 """What computes a graph is what was asked for, and an image's numbers are its own."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,15 @@ def test_reduced_precision_is_used_only_where_the_golden_examples_bear_it(
     one = load_package(folder)
     assert ModelSession(one, "openvino", RESOURCES).words == f"openvino {precision}"
     assert ModelSession(one, "openvino", RESOURCES, "float32").words == "openvino float32"
+
+
+@need_openvino
+def test_masks_and_boxes_stay_in_float32(tmp_path: Path) -> None:
+    session = ModelSession(package(tmp_path), "openvino", RESOURCES, "float32")
+    assert session._bears_it()
+    marked = session.package.manifest.model_copy(update={"task": "segmentation"})
+    session.package = dataclasses.replace(session.package, manifest=marked)
+    assert not session._bears_it()
 
 
 @need_openvino
