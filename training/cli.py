@@ -18,13 +18,16 @@ from training.fitting.detection import fit as fit_detector
 from training.fitting.fit import fit
 from training.fitting.pretrain import pretrain
 from training.fitting.preview import preview
+from training.fitting.segment import fit_segmentation
 from training.fitting.uncertain import POLICIES, compare_policies
 from training.importing.command import import_command
 from training.packaging.card import card
 from training.packaging.detector_package import package_detector
 from training.packaging.package import Splits, pin, splits_of, write_core
+from training.packaging.segmenter_package import package_segmenter
 from training.packaging.validate import validate
 from training.recipe import Recipe, RecipeError, read_recipe
+from training.segmentation_recipe import is_segmentation, read_segmentation_recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, export, validate and package models.")
 
@@ -33,11 +36,21 @@ Data = Annotated[Path, typer.Option("--data", help="The folder that holds the im
 Run = Annotated[Path, typer.Option("--run", help="The run's folder: curve, checkpoint, weights.")]
 Out = Annotated[Path, typer.Option("--out", help="Where packages go: OUT/<name>/<version>.")]
 Threads = Annotated[int, typer.Option(help="Threads of ONNX Runtime; 0 takes every core.")]
+LeaveOut = Annotated[
+    str | None, typer.Option("--leave-out", help="Slice models: the institution that is the test and trains nothing.")
+]
+Folds = Annotated[
+    list[Path] | None, typer.Option("--fold", help="Slice models: a packaged run with --leave-out, for the figures.")
+]
 
 
 @app.command("fit")
-def fit_command(recipe: RecipeFile, data: Data, run: Run) -> None:
+def fit_command(recipe: RecipeFile, data: Data, run: Run, leave_out: LeaveOut = None) -> None:
     """Train, or go on where RUN/checkpoint.pt stopped. Ends with RUN/weights.pt."""
+    if is_segmentation(recipe):
+        fit_segmentation(read_segmentation_recipe(recipe), data, run, leave_out)
+        return
+    _for_slices_only(leave_out, None)
     if is_detection(recipe):
         fit_detector(read_detection_recipe(recipe), data, run)
         return
@@ -97,8 +110,23 @@ def validate_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads
 
 
 @app.command("package")
-def package_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+def package_command(
+    recipe: RecipeFile,
+    data: Data,
+    run: Run,
+    out: Out,
+    threads: Threads = 0,
+    leave_out: LeaveOut = None,
+    folds: Folds = None,
+) -> None:
     """Export and validate: the whole package."""
+    if is_segmentation(recipe):
+        slices = read_segmentation_recipe(recipe)
+        place = out / slices.name / slices.package.version
+        figures = package_segmenter(slices, data, run, place, leave_out, tuple(folds or ()), threads)
+        typer.echo(json.dumps(figures["test"]["goals"], indent=2))
+        return
+    _for_slices_only(leave_out, folds)
     if is_detection(recipe):
         detector = read_detection_recipe(recipe)
         folder = out / detector.name / detector.package.version
@@ -143,6 +171,12 @@ def samples_command(
 
 
 app.command("import")(import_command)
+
+
+def _for_slices_only(leave_out: str | None, folds: list[Path] | None) -> None:
+    """An option that would be passed over in silence is refused."""
+    if leave_out or folds:
+        raise RecipeError("--leave-out and --fold are for slice models; other recipes say hold_out themselves")
 
 
 def _folder(plan: Recipe, out: Path) -> Path:

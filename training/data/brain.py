@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from inference.fit_input import Fit, resize, stretch
+from training.recipe import RecipeError
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,14 @@ def split_patients(
     """Patients of train, calibration and test. patients, institutions: (N,), of each slice.
 
     Without `leave_out` each institution gives its share to each part, rounded; one with fewer than 1 / share patients
-    gives none but to train. With it, that institution is the test, and the others give to calibration only.
+    gives none but to train. With it, that institution is the test, and the others give to calibration only. Raises
+    RecipeError for an institution that has nobody.
     """
     homes = dict(zip(patients, institutions, strict=True))
+    if leave_out is not None and leave_out not in homes.values():
+        raise RecipeError(
+            f"no patient is of the institution {leave_out}: there are {', '.join(sorted(set(homes.values())))}"
+        )
     parts: dict[str, set[str]] = {"train": set(), "calibration": set(), "test": set()}
     for home in sorted(set(homes.values())):
         own = sorted((patient for patient in homes if homes[patient] == home), key=lambda name: _rank(name, salt))

@@ -130,6 +130,7 @@ def _stretched(slices: MarkedSlices, recipe: SegmentationRecipe) -> MarkedSlices
 def _epoch(state: dict[str, Any], train: MarkedSlices, recipe: SegmentationRecipe, size: int, seed: int) -> float:
     """One epoch of drawn slices; returns the mean loss."""
     options, net, total = recipe.fit, state["net"], 0.0
+    torch.manual_seed(seed)  # the dropout's: a run that goes on drops what it would have dropped
     generator = torch.Generator().manual_seed(seed)
     order = draw_epoch(train, options, np.random.default_rng(seed))
     batches = order[: len(order) // options.batch * options.batch].reshape(-1, options.batch)

@@ -35,8 +35,8 @@ def _limits() -> str:
 - **Everybody in the set has a tumour.** How often it marks a head without one was not measured: there is no
   specificity per patient, and the package may not raise a priority. What is called specificity below is that of
   single slices of patients who have a tumour.
-- Lower-grade gliomas of one collection (TCGA-LGG) only, of adults, before treatment; three institutions, one of them
-  with a single patient.
+- Preoperative lower-grade gliomas of one collection (TCGA-LGG) only, from three institutions, one of them with a single
+  patient; the set does not tell ages, sexes or scanners, so none of them was looked at apart.
 - 8-bit pictures of 256 x 256 made from the original series, each patient scaled by the makers of the set. The node
   gets the scanner's own values; that the stretch of each slice makes up for the difference was not measured.
 - The set gives no slice distance, so volumes were compared in pixels, never in ml.
