@@ -1,4 +1,4 @@
-"""What can compute a graph: ONNX Runtime (CPU, CUDA, TensorRT) and OpenVINO, behind one interface (ADR 0010)."""
+"""What can compute a graph: ONNX Runtime (CPU, CUDA, TensorRT) and OpenVINO, behind one interface (ADR 0011)."""
 
 from typing import Literal
 
