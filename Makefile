@@ -51,6 +51,7 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" "$$@"; }; \
 	lock --extra cpu -o requirements/cpu.txt; \
 	lock --extra gpu -o requirements/gpu.txt; \
+	lock --extra cpu --extra openvino --extra validate -o requirements/openvino.txt; \
 	lock --extra cpu --extra postgres -o requirements/postgres.txt; \
 	lock --extra cpu --extra openvino -o requirements/openvino.txt; \
 	lock --extra cpu --extra dev --extra openvino --extra postgres -o requirements/dev.txt; \
