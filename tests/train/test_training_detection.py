@@ -163,6 +163,6 @@ def test_the_recipe_is_read_and_a_fault_is_named(tmp_path: Path) -> None:
     assert is_detection(RECIPE)
     assert read_detection_recipe(RECIPE).package.may_raise_priority is False
     wrong = tmp_path / "wrong.toml"
-    wrong.write_text(RECIPE.read_text().replace("size = 352", "size = 350"))
+    wrong.write_text(RECIPE.read_text().replace("size = 256", "size = 250"))
     with pytest.raises(RecipeError, match="size"):
         read_detection_recipe(wrong)

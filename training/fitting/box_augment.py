@@ -22,10 +22,10 @@ MOSTLY_INSIDE = 0.6  # share of a box's area that must stay in the picture, or t
 class Changes:
     """Greatest changes: degrees, factors of size, share of a side, tone."""
 
-    rotation_deg: float = 25.0
-    scale: tuple[float, float] = (0.75, 1.35)
-    shift: float = 0.12
-    quarter_turns: float = 0.3  # share of the pictures that get one, two or three
+    rotation_deg: float = 15.0
+    scale: tuple[float, float] = (0.8, 1.3)
+    shift: float = 0.1
+    quarter_turns: float = 0.1  # share of the pictures that get one, two or three
     gamma: tuple[float, float] = (0.6, 1.6)
     contrast: tuple[float, float] = (0.7, 1.3)
     brightness: float = 0.1

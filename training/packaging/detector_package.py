@@ -54,7 +54,7 @@ def how_it_was_made(recipe: DetectionRecipe, run: Path) -> str:
         f" 8, a heat map of centres and the way to the four edges from each cell; dropout {model.dropout} before the"
         f" heat map. {len(lines)} of {fit.epochs} planned epochs, bfloat16 on CPU cores; AdamW, one-cycle rate up to"
         f" {fit.max_lr}, batches of {fit.batch}, focal loss and GIoU, weights averaged ({fit.ema_decay}). Augmentation"
-        " mirrors, turns (any angle up to 25 degrees, and quarter turns), scales, shifts and varies exposure."
+        " mirrors, turns (any angle up to 15 degrees, some quarter turns), scales, shifts and varies exposure."
         f"\n\nAverage precision at IoU 0.3 on the calibration split by epoch: {points}."
         "\n\nNot done, and likely to help, most promising first: a trunk pretrained on radiographs of limbs (MURA,"
         " FracAtlas), which this set is too small to replace; pictures without a fracture to train and to count"
