@@ -13,6 +13,7 @@ from typer.testing import CliRunner  # noqa: E402
 from tests.train.sets import SIZE, pictures, recipe, write_csv_set  # noqa: E402
 from training.cli import app  # noqa: E402
 from training.data.images import join  # noqa: E402
+from training.fitting import pretrain as pretraining  # noqa: E402
 from training.fitting.network import build, start  # noqa: E402
 from training.fitting.pretrain import pretrain, vicreg  # noqa: E402
 from training.fitting.preview import chosen_rows, preview  # noqa: E402
@@ -62,29 +63,24 @@ def test_the_pictures_alone_give_a_start_that_no_label_has_touched(train, tmp_pa
     assert len((tmp_path / "a" / "pretrain.csv").read_text().splitlines()) == 3
 
 
-def test_a_pretraining_that_was_cut_off_goes_on(train, tmp_path):
+def test_a_pretraining_that_was_cut_off_goes_on(train, tmp_path, monkeypatch):
     plan = recipe(pretrain=PRETRAIN, fit=FIT)
     whole = torch.load(pretrain(plan, train, tmp_path / "whole"), weights_only=True)
-    # one epoch of the same schedule: the checkpoint after it is what a cut run leaves behind
-    state = {}
-    from training.fitting import pretrain as module
-
-    write = module.write
+    write = pretraining.write
 
     def cut(saved, path):
         write(saved, path)
         if path.name == "pretrain.pt":
-            state["written"] = True
             raise KeyboardInterrupt
 
-    module.write = cut
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(plan, train, tmp_path / "cut")
-    finally:
-        module.write = write
+    monkeypatch.setattr(pretraining, "write", cut)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(plan, train, tmp_path / "cut")
+    monkeypatch.undo()
     again = torch.load(pretrain(plan, train, tmp_path / "cut"), weights_only=True)
     assert all(torch.equal(value, again[key]) for key, value in whole.items())
+    lines = (tmp_path / "cut" / "pretrain.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["0", "1"]
 
 
 def test_vicreg_punishes_collapse_and_rewards_likeness():
