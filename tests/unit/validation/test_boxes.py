@@ -20,6 +20,8 @@ def test_overlap_is_common_over_joint_area() -> None:
 def test_a_true_box_is_found_once_by_the_best() -> None:
     assert matched(np.array([A, A, B]), np.array([B, A]), 0.5).tolist() == [1, -1, 0]
     assert matched(np.array([A]), np.zeros((0, 4)), 0.5).tolist() == [-1]
+    beside = np.array([[0.0, 0.5, 1.0, 1.5]])  # an overlap of a third
+    assert (matched(beside, np.array([A]), 0.5).tolist(), matched(beside, np.array([A]), 0.3).tolist()) == ([-1], [0])
 
 
 def test_average_precision_of_known_rows() -> None:
