@@ -66,6 +66,7 @@ class SegmentationRecipe(Part):
     shape: Fit = "letterbox"
     percentiles: Range = (0.5, 99.5)
     value_range: Range = (0.0, 1.0)
+    test_time: tuple[Literal["as_is", "mirrored"], ...] = ("as_is",)  # how often a slice is looked at, masks averaged
     seed: int
     split: HoldBack
     model: SegmenterPlan = SegmenterPlan()

@@ -15,6 +15,7 @@ task = "segmentation"
 name = "tiny-brain"
 folder = "brain"
 size = 64
+test_time = ["as_is", "mirrored"]
 seed = 1
 [split]
 calibration = 0.25

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 PERSON, MODEL = (70, 220, 120), (255, 150, 40)
 CAPTION = 16  # pixels above each picture
-GREY = (230, 230, 230)
+GREYS = 32
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,27 @@ class Panel:
 
 
 def contact_sheet(rows: Sequence[Sequence[Panel]], out: Path) -> None:
-    """One PNG, all panels of one size; the person's outline is green, the model's orange."""
+    """One PNG of few colours, all panels of one size; the person's outline is green, the model's orange."""
     height, width = rows[0][0].picture.shape
-    sheet = Image.new("RGB", (width * max(map(len, rows)), (height + CAPTION) * len(rows) + CAPTION))
+    sheet = Image.new("P", (width * max(map(len, rows)), (height + CAPTION) * len(rows) + CAPTION))
+    sheet.putpalette([*(round(i * 255 / (GREYS - 1)) for i in range(GREYS) for _ in range(3)), *PERSON, *MODEL])
     draw = ImageDraw.Draw(sheet)
-    draw.text((4, 2), "outline by the person", fill=PERSON)
-    draw.text((160, 2), "outline by the model", fill=MODEL)
+    draw.text((4, 2), "outline by the person", fill=GREYS)
+    draw.text((160, 2), "outline by the model", fill=GREYS + 1)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             left, top = j * width, CAPTION + i * (height + CAPTION)
-            draw.text((left + 4, top + 2), panel.caption, fill=GREY)
-            sheet.paste(Image.fromarray(outlined(panel)), (left, top + CAPTION))
-    sheet.quantize(64).save(out, optimize=True)
+            draw.text((left + 4, top + 2), panel.caption, fill=GREYS - 1)
+            sheet.paste(Image.fromarray(outlined(panel), mode="P"), (left, top + CAPTION))
+    sheet.save(out, optimize=True)
 
 
 def outlined(panel: Panel) -> NDArray[np.uint8]:
-    """(H, W, 3)."""
-    colour = np.repeat(np.rint(panel.picture * 255.0).astype(np.uint8)[..., np.newaxis], 3, axis=2)
-    colour[edge(panel.person)] = PERSON
-    colour[edge(panel.model)] = MODEL
-    return colour
+    """(H, W) of palette: greys up to GREYS - 1, then the person's colour, then the model's."""
+    drawn = np.rint(panel.picture * (GREYS - 1)).astype(np.uint8)
+    drawn[edge(panel.person)] = GREYS
+    drawn[edge(panel.model)] = GREYS + 1
+    return drawn
 
 
 def edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

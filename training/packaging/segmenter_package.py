@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from inference.fit_input import resize
 from inference.manifest import read_manifest
 from ledger.store import Store
 from training.data.brain import MarkedSlices, as_the_node_sees
@@ -21,6 +23,7 @@ from validation.bootstrap import DRAWS
 from validation.judge import Judge
 from validation.overlap import by_patient, count, dice
 
+SHEET_SIDE = 192  # pixels of a panel
 FIGURES = "figures.json"  # of a run: what its package reached on its test patients
 
 
@@ -90,25 +93,29 @@ def sheet_of(seen: Seen, recipe: SegmentationRecipe, out: Path) -> None:
     order = np.argsort(-np.nan_to_num(each))
     middle = len(order) // 2
     chosen = dict.fromkeys([*order[:2], *order[middle : middle + 2], *order[-2:]])
-    side = slices.pixels.shape[1]
     rows = []
     for i in chosen:
         own = np.flatnonzero((np.array(slices.patients) == names[i]) & (slices.marked | seen.counts))
         some = own[np.linspace(0, len(own) - 1, 6).round().astype(int)[1:-1]]
-        pictures = as_the_node_sees(slices.pixels[some], side, recipe.shape, recipe.percentiles)
+        pictures = as_the_node_sees(slices.pixels[some], SHEET_SIDE, recipe.shape, recipe.percentiles)
         home = slices.institutions[own[0]]
         rows.append(
             [
-                Panel(f"{home}, Dice {each[i]:.2f}", picture, slices.masks[k] > 0, seen.counted[k])
+                Panel(f"{home}, Dice {each[i]:.2f}", picture, _small(slices.masks[k] > 0), _small(seen.counted[k]))
                 for k, picture in zip(some, pictures, strict=True)
             ]
         )
     contact_sheet(rows, out)
 
 
+def _small(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return resize(mask.astype(np.float32), SHEET_SIDE, SHEET_SIDE, "letterbox") >= 0.5
+
+
 def _seen(folder: Path, test: MarkedSlices, threads: int) -> Seen:
     with tempfile.TemporaryDirectory() as place:
-        store = Store(Path(place))
+        store = Store(Path(place), fsync=lambda descriptor: None)
+        store.prepare()
         judge = Judge(folder, threads, store=store)
         try:
             return see(judge, test, store)
