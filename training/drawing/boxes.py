@@ -36,7 +36,15 @@ def contact_sheet(pictures: Sequence[Framed], columns: int, out: Path) -> None:
         left, top = i % columns * SIDE, CAPTION + i // columns * (SIDE + CAPTION)
         pen.text((left + 4, top + 3), one.caption, fill=GREY)
         sheet.paste(framed(one), (left, top + CAPTION))
-    sheet.quantize(64).save(out, optimize=True)
+    sheet.quantize(palette=_palette(), dither=Image.Dither.NONE).save(out, optimize=True)
+
+
+def _palette() -> Image.Image:
+    """Sixty-odd greys and the two colours, which a palette of the commonest colours would lose."""
+    greys = [(level, level, level) for level in range(0, 256, 4)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in (*greys, TRUE, MODEL) for value in colour])
+    return palette
 
 
 def framed(one: Framed) -> Image.Image:

@@ -95,10 +95,12 @@ def drawn_boxes(result: ImageResult, images: BoxedImages, i: int) -> Boxes:
 
 def strangers(data: Path) -> list[tuple[str, list[Path]]]:
     """Pictures of other things that are there, each told to be a limb."""
-    sets = (("chests of children", "chest_pneumonia"), ("chests of adults", "chest_adult"), ("brain MR", "brain_flair"))
+    sets = (("chests of children", "chest_pneumonia"), ("chests of adults", "chest_adult"))
     found = []
     for what, name in sets:
-        files = [file for file in sorted((data / name / "images").glob("*")) if file.suffix in (".jpg", ".png")]
+        files = [
+            file for file in sorted((data / name / "images").glob("*")) if file.suffix in (".jpg", ".jpeg", ".png")
+        ]
         found += [(what, files[:: max(1, len(files) // STRANGERS)][:STRANGERS])] if files else []
     return found
 
