@@ -18,6 +18,7 @@ from inference.package import default_models_dir, find_packages, load_packages, 
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
 
+MOST_PARTS = 4  # that a cell of the list names
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
@@ -53,8 +54,9 @@ def list_packages(config: ConfigOption = None) -> None:
 
 
 def _reads(manifest: Manifest) -> str:
-    what = f"{'/'.join(manifest.reads.modalities)} {'/'.join(manifest.reads.body_parts)}"
-    return f"{what}, {age_words(manifest.ages_years)}"
+    parts = manifest.reads.body_parts
+    named = "/".join(parts) if len(parts) <= MOST_PARTS else f"{len(parts)} body parts"
+    return f"{'/'.join(manifest.reads.modalities)} {named}, {age_words(manifest.ages_years)}"
 
 
 @app.command("verify")
