@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    [package, *_] = load_packages(LookSettings(models=("chest-pneumonia/1.0.0",)))
+    [package, *_] = load_packages(LookSettings(models=("chest-pneumonia",)))
     folder, rng, resources = options.data / "chest_pneumonia", np.random.default_rng(3), Resources(options.threads)
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -199,7 +199,13 @@ def _validate(plan: Recipe, data: Path, run: Path, folder: Path, splits: Splits,
 def _how_it_was_made(plan: Recipe, run: Path) -> str:
     options, model = plan.fit, plan.model
     stages = ", then ".join(f"{stage.epochs} epochs at {stage.size} pixels" for stage in options.stages)
-    begun = "from earlier weights" if options.init else "random start" if model.weights == "none" else "ImageNet start"
+    begun = (
+        f"from the weights of {Path(options.init).parent.name}"
+        if options.init
+        else "random start"
+        if model.weights == "none"
+        else "ImageNet start"
+    )
     text = (
         f"{model.architecture} (one input channel, {begun}) with dropout {model.dropout} ({model.dropout_place})."
         f" {stages}, bfloat16; AdamW, {options.schedule} rate up to {options.max_lr}, batches of {options.batch},"

@@ -175,8 +175,10 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
             f" {sd['greatest']}; median {sd['median_where_right']} where the finding was right and"
             f" {sd['median_where_wrong']} where it was wrong."
         )
-    if manifest.abstention:
-        text += f"\n\nAbstention: {manifest.abstention.text}"
+    rules = [(f"{group.name}: ", group.abstention) for group in manifest.age_groups] or [("", manifest.abstention)]
+    for whom, rule in rules:
+        if rule:
+            text += f"\n\nAbstention, {whom}{rule.by} beyond {rule.threshold:g}. {rule.text[0].upper()}{rule.text[1:]}."
     if "float16_weights" in figures:
         half = figures["float16_weights"]
         text += (

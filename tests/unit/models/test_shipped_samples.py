@@ -13,7 +13,7 @@ from ledger.records import ResultStatus, TriagePriority
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = sorted((ROOT / "node" / "samples").glob("*.dcm"))
-PACKAGE = ROOT / "models" / "chest-pneumonia" / "1.0.0"
+(PACKAGE,) = (ROOT / "models" / "chest-pneumonia").iterdir()
 
 
 @pytest.fixture(scope="module")
