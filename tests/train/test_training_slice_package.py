@@ -19,7 +19,7 @@ from training.packaging.segmenter_package import FIGURES, package_segmenter  # n
 from training.packaging.slice_figures import run_figures  # noqa: E402
 
 PLACE = "tiny-brain/0.1.0"
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

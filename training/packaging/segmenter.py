@@ -27,7 +27,6 @@ from inference.manifest import (
     OperatingPoint,
     UncertaintySpec,
 )
-from inference.views import seen_as
 from training.data.brain import MarkedSlices, as_the_node_sees
 from training.fitting.segment import build_resunet, to_value_range
 from training.networks.monte_carlo import METHODS, McConfig
@@ -46,19 +45,6 @@ PARITY_SLICES = 96  # of the test split
 PARITY_MASKS_FP16 = 0.05  # where an outline runs a rounding moves a pixel's probability most
 GATE_MARGIN = 1.3
 LEGAL_CODE = {"CC-BY-NC-SA-4.0": "https://creativecommons.org/licenses/by-nc-sa/4.0/legalcode"}
-
-
-class Views(Model):
-    """A session that looks as the node does: every view of the manifest, their passes in a row, masks averaged."""
-
-    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        scores, masks, features = [], [], []
-        for view in self.spec.test_time:
-            seen = super().run(seen_as(batch, view, self.spec.value_range[0]))
-            scores.append(seen[0])
-            masks.append(seen[1][..., ::-1] if view == "mirrored" else seen[1])
-            features.append(seen[2])
-        return np.concatenate(scores, axis=1), np.mean(masks, axis=0), features[0]
 
 
 def load_segmenter(recipe: SegmentationRecipe, run: Path) -> McSegNet:
@@ -81,11 +67,10 @@ def write_segmenter(
     full = export(net, recipe.size, OUTPUTS)
     save(full, run / "model-fp32.onnx")
     save(halve_weights(full), folder / "model.onnx")
-    model = Views(folder / "model.onnx", spec, threads, OUTPUTS)
+    model = Model(folder / "model.onnx", spec, threads, OUTPUTS)
     some = splits["test"].where(np.arange(len(splits["test"])) % max(1, len(splits["test"]) // PARITY_SLICES) == 0)
     exact = Model(run / "model-fp32.onnx", spec, threads, OUTPUTS)
-    half = Model(folder / "model.onnx", spec, threads, OUTPUTS)
-    measured = _parity(net, exact, half, _tensors(_pictures(some, recipe), recipe))
+    measured = _parity(net, exact, model, _tensors(_pictures(some, recipe), recipe))
     outputs = _look(model, _tensors(_pictures(splits["calibration"], recipe), recipe))
     distribution = fit_distribution(features, outputs.features)
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
@@ -174,12 +159,9 @@ def _parity(net: McSegNet, exact: Model, half: Model, images: NDArray[np.float32
 
 
 def _look(model: Model, images: NDArray[np.float32]) -> Outputs:
-    scores, features = [], []
-    for start in tqdm(range(0, len(images), 16), desc="calibration", unit="batch", mininterval=5):
-        found = model.run(images[start : start + 16])
-        scores.append(found[0])
-        features.append(found[-1])
-    return Outputs(np.concatenate(scores), np.concatenate(features))
+    bar = tqdm(range(0, len(images), 16), desc="calibration", unit="batch", mininterval=5)
+    found = [model.passes(images[start : start + 16]) for start in bar]
+    return Outputs(np.concatenate([one.scores for one in found]), np.concatenate([one.features for one in found]))
 
 
 def _manifest(recipe: SegmentationRecipe, spec: InputSpec, label: LabelSpec, threshold: float) -> Manifest:
@@ -200,8 +182,9 @@ def _manifest(recipe: SegmentationRecipe, spec: InputSpec, label: LabelSpec, thr
             passes=model.mc_passes,
             dropout=model.dropout,
             seed=model.mc_seed,
-            text=f"sd over {model.mc_passes} masked heads on one pass of the features, after calibrating each;"
-            " of the slice's finding, not of its outline; blind to the encoder's own uncertainty",
+            text=f"sd over {model.mc_passes} masked heads on the features of each of {len(recipe.test_time)} views,"
+            " after calibrating each; of the slice's finding, not of its outline; blind to most of the encoder's own"
+            " uncertainty",
         ),
         reads=package.reads,
         gate=GateSpec(

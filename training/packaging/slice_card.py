@@ -151,13 +151,13 @@ def _why_not(figures: Figures) -> str:
         return ""
     return """## Why goals were not reached, and what comes next
 
-Each model had some twenty to forty short epochs on one CPU core, and its loss was still falling; with DU left out, 15
-patients are all there is to learn from, and one pulse sequence looks unlike the next. The slices that go wrong are
-large, very bright or cystic tumours of a kind the other institution hardly has, and faint ones that a reader follows
-from slice to slice, while the model sees one slice at a time. Next: a GPU and ten times the schedule at 256 pixels, the
-neighbouring slices as further channels, all 110 patients of the public set, augmentation that makes tumours brighter
-and darker, heads without a tumour. The gate's margin was chosen after a first look at CS left out: the share of slices
-refused there is no independent evidence."""
+Likely reasons: each model had some twenty to forty short epochs on one CPU core; with DU left out, 15 patients are all
+there is to learn from. What goes wrong, by eye: large, very bright or cystic tumours of a kind that the other
+institution hardly has, bright rims of ventricles and cortex, and faint borders that a reader follows from slice to
+slice, while the model sees one slice at a time. Next: a GPU and ten times the schedule at 256 pixels, the neighbouring
+slices as further channels, all 110 patients of the public set, augmentation that makes tumours brighter and darker,
+heads without a tumour. The gate's margin was chosen after a first look at CS left out: the share of slices refused
+there is no independent evidence."""
 
 
 def _uncertainty(manifest: Manifest, figures: Figures) -> str:
