@@ -133,6 +133,9 @@ def test_dice_is_of_a_patient_not_of_a_slice():
     marked[0] = False
     assert dice_by_patient(marked, truth, ("a", "a", "b")) == {"a": 0.0, "b": 1.0}
     assert dice_by_patient(marked[1:], truth[1:], ("a", "a")) == {"a": 1.0}
+    truth[1, 0, 0] = True
+    marked[0, 0] = True
+    assert dice_by_patient(marked[:2], truth[:2], ("a", "a"))["a"] == pytest.approx(2 * 2 / (2 + 5))
 
 
 def test_the_loss_falls_with_the_mask_and_with_the_slice(tmp_path):
