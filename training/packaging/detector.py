@@ -36,6 +36,7 @@ from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_thresh
 from training.packaging.golden import golden
 from training.packaging.look import Model
 from training.packaging.package import PARITY_FP16, PARITY_FP32, parity, pin
+from training.packaging.weights import with_weights
 from validation.boxes import NOBODY, Found, matched, sensitivity_at
 
 OUTPUTS = ("scores", "cam", "boxes", "box_scores", "features")
@@ -46,11 +47,7 @@ PARITY_IMAGES = 48  # of the test split
 
 def load_detector(recipe: DetectionRecipe, run: Path) -> McDetector:
     """The averaged network of a finished run; of an unfinished one, that of its last epoch."""
-    net = build(recipe)
-    if (run / "weights.pt").exists():
-        net.load_state_dict(torch.load(run / "weights.pt", weights_only=True))
-    else:
-        net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["ema"])
+    net = with_weights(build(recipe), run)
     return McDetector(net, recipe.model.mc_passes, recipe.model.mc_seed).eval()
 
 

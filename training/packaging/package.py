@@ -37,6 +37,7 @@ from training.packaging.export import export, halve_weights, save
 from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
 from training.packaging.golden import golden
 from training.packaging.look import Model, Outputs, tensor
+from training.packaging.weights import with_weights
 from training.recipe import AgeGroupPlan, Recipe
 
 PARITY_BATCH = 24  # images held in memory at once
@@ -70,11 +71,7 @@ def splits_of(recipe: Recipe, data: Path) -> Splits:
 
 def load_net(recipe: Recipe, run: Path) -> McTriageNet:
     """The averaged network of a finished run; of an unfinished one, that of its last epoch."""
-    net = build(recipe)
-    if (run / "weights.pt").exists():
-        net.load_state_dict(torch.load(run / "weights.pt", weights_only=True))
-    else:
-        net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["ema"])
+    net = with_weights(build(recipe), run)
     return McTriageNet(net, McConfig(recipe.model.mc_passes, recipe.model.mc_seed)).eval()
 
 

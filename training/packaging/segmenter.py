@@ -37,6 +37,7 @@ from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_thresh
 from training.packaging.golden import golden, head_phantoms
 from training.packaging.look import Model, Outputs
 from training.packaging.package import PARITY_FP16, PARITY_FP32, parity, pin
+from training.packaging.weights import with_weights
 from training.segmentation_recipe import SegmentationRecipe
 
 OUTPUTS = ("scores", "masks", "features")
@@ -49,11 +50,7 @@ LEGAL_CODE = {"CC-BY-NC-SA-4.0": "https://creativecommons.org/licenses/by-nc-sa/
 
 def load_segmenter(recipe: SegmentationRecipe, run: Path) -> McSegNet:
     """The averaged network of a finished run; of an unfinished one, that of its last epoch."""
-    net = build_resunet(recipe)
-    if (run / "weights.pt").exists():
-        net.load_state_dict(torch.load(run / "weights.pt", weights_only=True))
-    else:
-        net.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["ema"])
+    net = with_weights(build_resunet(recipe), run)
     return McSegNet(net, McConfig(recipe.model.mc_passes, recipe.model.mc_seed)).eval()
 
 
