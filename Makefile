@@ -53,7 +53,6 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	lock --extra gpu -o requirements/gpu.txt; \
 	lock --extra cpu --extra openvino --extra validate -o requirements/openvino.txt; \
 	lock --extra cpu --extra postgres -o requirements/postgres.txt; \
-	lock --extra cpu --extra openvino -o requirements/openvino.txt; \
 	lock --extra cpu --extra dev --extra openvino --extra postgres -o requirements/dev.txt; \
 	lock --extra cpu --extra dev --extra train -o requirements/train.txt
 
