@@ -29,7 +29,11 @@ from training.packaging.validate import validate
 from training.recipe import Recipe, RecipeError, read_recipe
 from training.segmentation_recipe import is_segmentation, read_segmentation_recipe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Fit, compare, export, validate, package and import models; one recipe file for each.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Fit, compare, export, validate, package and import models; one recipe file for each.",
+)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, for instance chest-pneumonia.toml.")]
 Data = Annotated[Path, typer.Option("--data", help="The folder that holds the image sets.")]
