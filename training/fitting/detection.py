@@ -16,6 +16,7 @@ from tqdm import tqdm
 from training.data.fracture import BoxedImages, Boxes, read_fracture, split
 from training.detection_recipe import DetectionRecipe
 from training.fitting.box_augment import Changes, augment
+from training.fitting.checkpoint import average, resume, write
 from training.networks.detector import STRIDE, FractureDetector, McDetector, Widths
 from validation.boxes import average_precision, matched
 
@@ -118,7 +119,7 @@ def fit(recipe: DetectionRecipe, data: Path, out: Path) -> FractureDetector:
     state["optimiser"] = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=plan.weight_decay)
     steps = (len(train) // plan.batch) * plan.epochs
     state["schedule"] = torch.optim.lr_scheduler.OneCycleLR(state["optimiser"], plan.max_lr, total_steps=steps)
-    first = _resume(out / "checkpoint.pt", state)
+    first = resume(out / "checkpoint.pt", state)
     _cut(out / "curve.csv", first)
     for epoch in range(first, plan.epochs):
         began = time.monotonic()
@@ -126,18 +127,9 @@ def fit(recipe: DetectionRecipe, data: Path, out: Path) -> FractureDetector:
         if (epoch + 1) % plan.judge_every == 0 or epoch + 1 == plan.epochs:
             line |= judge(state["ema"], splits["calibration"], recipe)
         _curve(out / "curve.csv", line | {"seconds": round(time.monotonic() - began, 1)})
-        torch.save({"epoch": epoch} | {k: v.state_dict() for k, v in state.items()}, out / "checkpoint.pt")
-    torch.save(state["ema"].state_dict(), out / "weights.pt")
+        write({"epoch": epoch} | {k: v.state_dict() for k, v in state.items()}, out / "checkpoint.pt")
+    write(state["ema"].state_dict(), out / "weights.pt")
     return state["ema"]
-
-
-def _resume(path: Path, state: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"]) + 1
 
 
 def _epoch(state: dict[str, Any], train: BoxedImages, recipe: DetectionRecipe, epoch: int) -> dict[str, float]:
@@ -165,15 +157,6 @@ def _epoch(state: dict[str, Any], train: BoxedImages, recipe: DetectionRecipe, e
         totals += [float(part.detach()) for part in parts]
     means = totals / len(batches)
     return {"loss_heat": round(float(means[0]), 4), "loss_edges": round(float(means[1]), 4)}
-
-
-@torch.no_grad()
-def average(ema: FractureDetector, net: FractureDetector, decay: float) -> None:
-    for mean, now in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
-        else:
-            mean.copy_(now)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from training.data.images import LabelledImages
 from training.data.sampler import Sampler
 from training.data.splits import read_splits
 from training.fitting.augment import augment
+from training.fitting.checkpoint import average, write
 from training.fitting.curves import Curves, aucs, plot
 from training.fitting.loss import LabelLoss
 from training.fitting.network import build, device_of, known_of, pixels_of, predict, start, to_range
@@ -194,20 +195,3 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
     earlier = parse_recipe(json.loads((out / "recipe.json").read_text()), str(out / "recipe.json"))
     if earlier.model_copy(update={"package": None}) != recipe.model_copy(update={"package": None}):
         raise RecipeError(f"{out} holds a run of another recipe: name another folder, or remove {CHECKPOINT}")
-
-
-@torch.no_grad()
-def average(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    """Move the averaged weights a step towards the network's; counters are copied."""
-    for mean, now in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
-        else:
-            mean.copy_(now)
-
-
-def write(state: Any, path: Path) -> None:
-    """Atomically: a run that is cut off leaves the last whole file."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)

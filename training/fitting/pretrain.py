@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from training.data.images import LabelledImages
 from training.fitting.augment import augment
-from training.fitting.fit import write
+from training.fitting.checkpoint import resume, write
 from training.fitting.network import build, device_of, pixels_of, to_range
 from training.fitting.phases import cosine
 from training.recipe import Recipe
@@ -72,7 +72,7 @@ def pretrain(recipe: Recipe, train: LabelledImages, out: Path) -> Path:
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.max_lr, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, steps * plan.epochs))
     state: dict[str, Any] = {"model": model, "optimiser": optimiser, "schedule": schedule}
-    for epoch in range(_resume(out / "pretrain.pt", state), plan.epochs):
+    for epoch in range(resume(out / "pretrain.pt", state), plan.epochs):
         began = time.monotonic()
         loss, spread = _epoch(model, train, recipe, optimiser, schedule, recipe.seed + epoch)
         line = {"epoch": epoch, "loss": loss, "spread": spread, "seconds": round(time.monotonic() - began, 1)}
@@ -116,15 +116,6 @@ def _epoch(
         schedule.step()
         losses.append(float(loss.detach()))
     return float(np.mean(losses)), float(one.detach().std(dim=0).mean())
-
-
-def _resume(path: Path, state: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"]) + 1
 
 
 def _append(path: Path, line: dict[str, float]) -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from training.data.brain import MarkedSlices, as_the_node_sees, read_brain_flair, split_slices
 from training.fitting.augment_slices import augment_slices
+from training.fitting.checkpoint import average, resume, write
 from training.networks.resunet import ResUNet
 from training.segmentation_recipe import SegmentationRecipe, SegmenterFit
 
@@ -83,13 +84,13 @@ def fit_segmentation(recipe: SegmentationRecipe, data: Path, out: Path, leave_ou
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.max_lr, total_steps=total, pct_start=0.2)
     ema = copy.deepcopy(net)
     state: dict[str, Any] = {"net": net, "ema": ema, "optimiser": optimiser, "schedule": schedule}
-    for epoch in range(_resume(out / "checkpoint.pt", state), len(plan)):
+    for epoch in range(resume(out / "checkpoint.pt", state), len(plan)):
         began = time.monotonic()
         loss = _epoch(state, train, recipe, plan[epoch], seed=recipe.seed + epoch)
         figures = _watch(ema, splits["calibration"], recipe, plan[epoch])
         _note(out / "curve.csv", (epoch, plan[epoch], round(loss, 5), *figures, round(time.monotonic() - began, 1)))
-        _save({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / "checkpoint.pt")
-    _save(ema.state_dict(), out / "weights.pt")
+        write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / "checkpoint.pt")
+    write(ema.state_dict(), out / "weights.pt")
     return ema
 
 
@@ -147,7 +148,7 @@ def _epoch(state: dict[str, Any], train: MarkedSlices, recipe: SegmentationRecip
         torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip_norm)
         state["optimiser"].step()
         state["schedule"].step()
-        _average(state["ema"], net, options.ema_decay)
+        average(state["ema"], net, options.ema_decay)
         total += float(loss.detach())
     return total / len(batches)
 
@@ -160,22 +161,6 @@ def _watch(net: ResUNet, held_out: MarkedSlices, recipe: SegmentationRecipe, siz
     dice = dice_by_patient(masks[:, 0] > 0.5, truth, held_out.patients)
     area = float(roc_auc_score(held_out.marked, logits[:, 0]))
     return round(float(np.mean(list(dice.values()))), 4), round(area, 4)
-
-
-def _resume(path: Path, state: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"]) + 1
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: a run that is killed here goes on from the epoch before."""
-    half = path.with_suffix(".part")
-    torch.save(content, half)
-    half.replace(path)
 
 
 def _note(path: Path, line: tuple[float, ...]) -> None:
@@ -193,12 +178,3 @@ def read_slice_curve(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list({line["epoch"]: line for line in csv.DictReader(file)}.values())
-
-
-@torch.no_grad()
-def _average(mean: ResUNet, now: ResUNet, decay: float) -> None:
-    for averaged, value in zip(mean.state_dict().values(), now.state_dict().values(), strict=True):
-        if averaged.is_floating_point():
-            averaged.lerp_(value, 1 - decay)
-        else:
-            averaged.copy_(value)
