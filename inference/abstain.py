@@ -38,6 +38,14 @@ def doubtful_labels(manifest: Manifest, scores: NDArray[np.float32], distance: f
     return frozenset(label for label, doubt in doubts.items() if not doubt <= rule.threshold)
 
 
+def says_nothing_found(findings: Findings, decision: Decision) -> bool:
+    """Whether the answer is that nothing was found: no finding present, no priority asked for.
+
+    Only such an answer can be withheld; a package's rule is chosen among these (training/packaging/abstain.py).
+    """
+    return decision.priority is TriagePriority.LOW and not any(finding.present for finding in findings)
+
+
 def weighed(
     findings: Findings, doubtful: frozenset[str], decide: Callable[[Findings], Decision]
 ) -> tuple[Findings, Decision]:
@@ -49,7 +57,7 @@ def weighed(
     stated = [finding for finding in findings if finding.label in doubtful]
     if not stated:
         return findings, decision
-    if decision.priority is TriagePriority.LOW and not any(finding.present for finding in findings):
+    if says_nothing_found(findings, decision):
         raise CannotLook(CODE, REASON)
     marked = tuple(replace(f, in_doubt=f.in_doubt or (f.present and f.label in doubtful)) for f in findings)
     return marked, decide(marked)

@@ -16,7 +16,6 @@ from inference.distribution import FeatureDistribution, dump_distribution
 from inference.findings import calibrate
 from inference.manifest import (
     MANIFEST,
-    Abstention,
     AgeGroup,
     GateSpec,
     InputSpec,
@@ -31,7 +30,7 @@ from training.data.images import LabelledImages
 from training.data.splits import read_splits
 from training.fitting.network import build, to_range
 from training.networks.monte_carlo import METHODS, WORDS, McConfig, McTriageNet
-from training.packaging.abstain import choose_abstention
+from training.packaging.abstain import Calibrated, Chosen, choose_rules
 from training.packaging.calibrate import TARGET_SENSITIVITY, choose_calibration, choose_point
 from training.packaging.export import export, halve_weights, save
 from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
@@ -154,25 +153,7 @@ def label_specs(
     return tuple(specs)
 
 
-def abstention(
-    recipe: Recipe,
-    labels: tuple[LabelSpec, ...],
-    outputs: Outputs,
-    truth: NDArray[np.float32],
-    groups: Sequence[str],
-    distribution: FeatureDistribution | None,
-) -> Abstention | None:
-    """The rule that the calibration split chooses; None where the recipe wants no abstention."""
-    undoubted = recipe.shipped().undoubted
-    if undoubted is None:
-        return None
-    distance = distribution.distance(outputs.features) if distribution else None
-    return choose_abstention(labels, outputs.scores, truth, groups, distance, undoubted).rule
-
-
-def age_groups(
-    recipe: Recipe, outputs: Outputs, calibration: LabelledImages, distribution: FeatureDistribution | None = None
-) -> tuple[AgeGroup, ...]:
+def age_groups(recipe: Recipe, outputs: Outputs, calibration: LabelledImages) -> tuple[AgeGroup, ...]:
     """Each group by its own domains, and of those only the patients of its ages (an unknown age is the domain's)."""
     groups = []
     for plan in recipe.shipped().age_groups:
@@ -186,10 +167,25 @@ def age_groups(
                 ages_years=plan.ages_years,
                 labels=labels,
                 may_raise_priority=plan.may_raise_priority,
-                abstention=abstention(recipe, labels, part, truth, patients, distribution),
             )
         )
     return tuple(groups)
+
+
+def with_rules(
+    recipe: Recipe,
+    manifest: Manifest,
+    outputs: Outputs,
+    calibration: LabelledImages,
+    distribution: FeatureDistribution | None,
+) -> tuple[Manifest, dict[str, Chosen]]:
+    """The manifest with its rules of abstention, and what they rest on; as it is where the recipe wants none."""
+    package = recipe.shipped()
+    if package.undoubted is None:
+        return manifest, {}
+    distance = distribution.distance(outputs.features) if distribution else None
+    seen = Calibrated(outputs.scores, calibration.labels, calibration.groups, distance)
+    return choose_rules(manifest, seen, [in_group(calibration, plan) for plan in package.age_groups], package.undoubted)
 
 
 def in_group(images: LabelledImages, plan: AgeGroupPlan) -> NDArray[np.bool_]:
@@ -224,11 +220,10 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
         recipe,
         spec,
         labels,
-        age_groups(recipe, outputs, splits.calibration, distribution),
-        abstention(recipe, labels, outputs, truth, patients, distribution),
+        age_groups(recipe, outputs, splits.calibration),
         choose_threshold(distribution.distance(outputs.features)),
     )
-    pin(manifest, folder)
+    pin(with_rules(recipe, manifest, outputs, splits.calibration, distribution)[0], folder)
     return measured
 
 
@@ -237,7 +232,6 @@ def _manifest(
     spec: InputSpec,
     labels: tuple[LabelSpec, ...],
     groups: tuple[AgeGroup, ...],
-    rule: Abstention | None,
     threshold: float,
 ) -> Manifest:
     package, model = recipe.shipped(), recipe.model
@@ -266,7 +260,6 @@ def _manifest(
             f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
         ),
         age_groups=groups,
-        abstention=rule,
         may_raise_priority=package.may_raise_priority,
     )
 
