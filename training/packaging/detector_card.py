@@ -1,18 +1,13 @@
 """MODEL_CARD.md of a detector out of manifest and validation.json. No figure stands here that was not measured."""
 
-from typing import Any
-
 from inference.manifest import Manifest
-
-Figures = dict[str, Any]
+from training.packaging.card_words import Figures, licence, opening, share
 
 
 def detector_card(manifest: Manifest, figures: Figures, training: str) -> str:
     """training: a paragraph on how the weights came about."""
     parts = [
-        f"# {manifest.name} {manifest.version}",
-        manifest.intended_use,
-        f"**Not for:** {manifest.not_for}",
+        *opening(manifest),
         _limits(figures),
         _reads(manifest),
         f"## How it was made\n\n{training}",
@@ -21,7 +16,7 @@ def detector_card(manifest: Manifest, figures: Figures, training: str) -> str:
         _reader(figures),
         _gate(figures),
         _uncertainty(manifest, figures),
-        _licence(manifest),
+        licence(manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -96,16 +91,16 @@ Wilson intervals; copies of one picture are not independent, so they are too nar
 
 | | |
 |---|---|
-| true boxes found (IoU {reader["iou"]}) | {_share(reader["boxes_found"])} |
-| pictures with at least one true box found | {_share(reader["pictures_with_a_true_box_found"])} |
-| pictures with a fracture that are marked, rightly or wrongly | {_share(reader["pictures_marked_with_box"])} |
+| true boxes found (IoU {reader["iou"]}) | {share(reader["boxes_found"])} |
+| pictures with at least one true box found | {share(reader["pictures_with_a_true_box_found"])} |
+| pictures with a fracture that are marked, rightly or wrongly | {share(reader["pictures_marked_with_box"])} |
 | false boxes a picture | {reader["false_boxes_per_picture"]} |
 | pictures without a box that are marked | {bare["marked"]} of {bare["n"]} |
-| refused | {_share(reader["refused"])} |"""
+| refused | {share(reader["refused"])} |"""
 
 
 def _gate(figures: Figures) -> str:
-    rows = [f"| {row['set']} | {_share(row['not_analysed'])} |" for row in figures["test"]["gate"]]
+    rows = [f"| {row['set']} | {share(row['not_analysed'])} |" for row in figures["test"]["gate"]]
     return (
         "## What the gate refuses\n\nPictures of other things, each told to be a limb. Nothing was fitted to them.\n\n"
         "| set | not analysed |\n|---|---|\n" + "\n".join(rows)
@@ -122,18 +117,6 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
     )
 
 
-def _licence(manifest: Manifest) -> str:
-    data = "\n".join(f"- {part.name}. {part.licence}. {part.attribution}" for part in manifest.licence.data)
-    return f"## Licence\n\nWeights: {manifest.licence.weights}. Data:\n\n{data}"
-
-
 def _figure(figure: Figures) -> str:
     low, high = figure["bootstrap95_by_group"]
     return f"{figure['value']:.3f} ({low:.3f} to {high:.3f})"
-
-
-def _share(figure: Figures) -> str:
-    if figure["value"] is None:
-        return "none to count"
-    low, high = figure["wilson95"]
-    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f}; {figure['hits']} of {figure['n']})"

@@ -1,18 +1,13 @@
 """MODEL_CARD.md of a slice model out of manifest and validation.json. No figure stands here that was not measured."""
 
-from typing import Any
-
 from inference.manifest import Manifest
-
-Figures = dict[str, Any]
+from training.packaging.card_words import Figures, auc, licence, opening, share
 
 
 def slice_card(manifest: Manifest, figures: Figures, training: str) -> str:
     """training: a paragraph on how the weights came about."""
     parts = [
-        f"# {manifest.name} {manifest.version}",
-        manifest.intended_use,
-        f"**Not for:** {manifest.not_for}",
+        *opening(manifest),
         _limits(),
         _reads(manifest),
         f"## How it was made\n\n{training}",
@@ -25,7 +20,7 @@ def slice_card(manifest: Manifest, figures: Figures, training: str) -> str:
         _held_out("Held-out patients of all institutions (this very package)", figures["test"], "##"),
         _why_not(figures),
         _uncertainty(manifest, figures),
-        _licence(manifest),
+        licence(manifest, _TERMS),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -96,7 +91,7 @@ def _held_out(title: str, part: Figures, level: str) -> str:
     sizes = "".join(f"| {name} | {_dice(one)} |\n" for name, one in dice["by_tumour_size"].items())
     homes = "".join(f"| {name} | {_dice(one)} |\n" for name, one in dice["by_institution"].items())
     pixels = "; ".join(
-        f"{name} pixels {_share(one)}" for name, one in part["sensitivity_by_marked_pixels"].items() if one["n"]
+        f"{name} pixels {share(one)}" for name, one in part["sensitivity_by_marked_pixels"].items() if one["n"]
     )
     return f"""{level} {title}
 
@@ -108,12 +103,12 @@ was refused counts as an error and as unmarked.
 | Dice over all slices of a patient, mean over patients | {_dice(dice["as_counted"])} |
 | the same, median and least | {dice["as_counted"]["median"]} and {dice["as_counted"]["least"]} |
 | the same with every mask, also where the slice's own finding is absent | {_dice(dice["masks_alone"])} |
-| AUC of slices | {_auc(slices["auc_of_those_looked_at"])} |
-| sensitivity of slices | {_share(slices["sensitivity"])} |
-| specificity of slices | {_share(slices["specificity"])} |
-| refused slices | {_share(slices["refused"])} |
-| patients whose tumour was found by a run of {runs["min_slices"]} slices or more | {_share(runs["patients_found"])} |
-| patients with a false run of {runs["min_slices"]} slices or more | {_share(runs["patients_with_a_false_run"])} |
+| AUC of slices | {auc(slices["auc_of_those_looked_at"])} |
+| sensitivity of slices | {share(slices["sensitivity"])} |
+| specificity of slices | {share(slices["specificity"])} |
+| refused slices | {share(slices["refused"])} |
+| patients whose tumour was found by a run of {runs["min_slices"]} slices or more | {share(runs["patients_found"])} |
+| patients with a false run of {runs["min_slices"]} slices or more | {share(runs["patients_with_a_false_run"])} |
 | false runs that long | {runs["false_runs"]} |
 | false marks too short to count | {runs["false_marks_too_short_to_count"]} |
 | volume against the person's, mean error | {volume["mean_error"]:+.1%} |
@@ -131,18 +126,6 @@ Sensitivity by size of the tumour in the slice: {pixels}."""
 def _dice(figure: Figures) -> str:
     low, high = figure["bootstrap95_by_patient"]
     return f"{figure['mean']:.3f} ({low:.3f} to {high:.3f}; {figure['patients']} patients)"
-
-
-def _share(figure: Figures) -> str:
-    if figure["value"] is None:
-        return "none"
-    low, high = figure["wilson95"]
-    return f"{figure['value']:.3f} ({low:.3f} to {high:.3f}; {figure['hits']} of {figure['n']})"
-
-
-def _auc(figure: Figures) -> str:
-    low, high = figure["bootstrap95_by_patient"]
-    return f"{figure['value']:.4f} ({low:.4f} to {high:.4f}; n = {figure['n']}, {figure['patients']} patients)"
 
 
 def _why_not(figures: Figures) -> str:
@@ -172,9 +155,4 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
     )
 
 
-def _licence(manifest: Manifest) -> str:
-    data = "\n".join(f"- {part.name}. {part.licence}. {part.attribution}" for part in manifest.licence.data)
-    return (
-        f"## Licence\n\nWeights: {manifest.licence.weights}. No commercial use; the node loads them only where its"
-        f" configuration accepts that. Data:\n\n{data}"
-    )
+_TERMS = " No commercial use; the node loads them only where its configuration accepts that."

@@ -17,13 +17,15 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from inference.abstain import CODE as ABSTAINED
 from inference.distribution import load_distribution
 from inference.findings import calibrate
-from inference.manifest import LabelSpec
+from inference.manifest import LabelSpec, Manifest, read_manifest
 from training.data.images import LabelledImages
 from training.packaging.baseline import thumbnail_scores
+from training.packaging.group_card import not_better
 from training.packaging.look import Model
-from training.packaging.package import Splits, in_group
+from training.packaging.package import Splits, in_group, pin, with_rules
 from training.packaging.probes import AGE, Probe, header_probes, probes
 from training.recipe import AgeGroupPlan, Recipe
 from validation.figures import Evidence, label_figures
@@ -34,11 +36,15 @@ from validation.statistics import proportion
 
 Figures = dict[str, Any]
 EVERYBODY = "everybody"
+UNSAID = "none: the package was exported without one"
 TRAITS = ("domain", "view", "sex")
 
 
 def validate(recipe: Recipe, folder: Path, exact: Path | None, splits: Splits, data: Path, threads: int = 0) -> Figures:
-    """folder: the package. exact: its float32 twin, to measure what storing float16 changes; None: not measured."""
+    """folder: the package. exact: its float32 twin, to measure what storing float16 changes; None: not measured.
+
+    The manifest's intended use then ends with what the figures say against it.
+    """
     judge = Judge(folder, threads)
     try:
         test = splits.test
@@ -57,11 +63,36 @@ def validate(recipe: Recipe, folder: Path, exact: Path | None, splits: Splits, d
             "groups": [_group(plan, spec, splits, judged, label) for plan, spec in _groups(recipe, judge)],
             "refused": _refusals(judge, label, data, children) if children else [],
         }
+        figures["no_abstention"] = _no_abstention(recipe, judge.manifest, folder, splits, threads)
         if exact is not None:
             figures["float16_weights"] = _halving(judge, folder, exact, splits.files(test), threads)
+        say_against(recipe, folder, figures)
         return figures
     finally:
         judge.close()
+
+
+def say_against(recipe: Recipe, folder: Path, figures: Figures) -> None:
+    """Where a group is served no better than by a thumbnail, the intended use says so."""
+    said = [recipe.shipped().intended_use, *filter(None, map(not_better, figures["groups"]))]
+    manifest = read_manifest(folder)
+    pin(manifest.model_copy(update={"intended_use": " ".join(said)}), folder)
+
+
+def _no_abstention(recipe: Recipe, manifest: Manifest, folder: Path, splits: Splits, threads: int) -> dict[str, str]:
+    """Why an age group, or the package ("") itself, has no rule of abstention; of those that have none."""
+    shipped = {**{group.name: group.abstention for group in manifest.age_groups}, "": manifest.abstention}
+    without = [name for name, rule in shipped.items() if rule is None]
+    if recipe.shipped().undoubted is None:
+        return dict.fromkeys(without, "none: the recipe asks for none")
+    if not without:
+        return {}
+    outputs = Model(folder / "model.onnx", manifest.input, threads).look(
+        splits.files(splits.calibration), "calibration"
+    )
+    gate = load_distribution((folder / manifest.gate.file).read_bytes()) if manifest.gate else None
+    _, chosen = with_rules(recipe, manifest, outputs, splits.calibration, gate)
+    return {name: chosen[name].text if chosen[name].rule is None else UNSAID for name in without}
 
 
 def ages_told(images: LabelledImages) -> list[float | None]:
@@ -94,6 +125,7 @@ def _group(plan: AgeGroupPlan | None, spec: LabelSpec, splits: Splits, judged: J
     chosen = np.ones(len(splits.test), bool) if plan is None else in_group(splits.test, plan)
     test = splits.test.where(chosen)
     evidence = _evidence(test, judged.where(chosen), label)
+    withheld = evidence.judged.reasons.count(ABSTAINED)
     domains = plan.domains if plan else tuple(splits.test.by_domain())
     return {
         "name": plan.name if plan else EVERYBODY,
@@ -102,6 +134,7 @@ def _group(plan: AgeGroupPlan | None, spec: LabelSpec, splits: Splits, judged: J
         "operating_point": spec.operating_point.model_dump(),
         "calibration": spec.calibration.model_dump(),
         "test": label_figures(evidence),
+        "abstained": proportion(withheld, len(evidence.truth)),
         "subgroups": subgroups(evidence),
         "baseline_8x8_thumbnail": _baseline(splits, domains, test, evidence, spec),
     }
