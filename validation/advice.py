@@ -1,17 +1,22 @@
 """Plain sentences on where a figure falls under its floor, is not yet shown to reach it, or cannot be known.
 
-Each has a severity: `below` (the figure itself is under its floor), `not_shown` (it is not, but its 95 % interval is:
-too few images) or `note`.
+A figure with a floor is `met` (the whole 95 % interval is on the good side), `reached_not_proven` (the figure is, the
+interval is not), `missed` (the figure is not), `too_few` (fewer than ten patients of a kind, unless even the good
+end of the interval misses) or `unknown`. Severities of sentences are those, `few_images` and `note`.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from validation.border import TOO_FEW
 from validation.doubt import NAMES, PLAIN
 from validation.floors import Floor
 
 Advice = dict[str, str]
 Figures = Mapping[str, Any]
+Interval = list[float] | None
+ORDER = ("missed", "too_few", "reached_not_proven", "few_images", "note")
+KINDS = {"sensitivity": "patients_with", "specificity": "patients_without"}  # whom a figure rests on; others on both
 MEASURES = {
     "sensitivity": "Do not rely on the flag to bring these images forward: lower the operating point"
     " (decide.thresholds), or use the package for other patients, and validate again on images not used to choose it.",
@@ -34,52 +39,73 @@ def advise(figures: Figures, floors: Mapping[str, Floor]) -> list[Advice]:
     for label, part in figures["labels"].items():
         found += _of_label(label, part, floors)
     found += _of_table(figures)
-    order = ("below", "not_shown", "note")
-    return sorted(found, key=lambda advice: order.index(advice["severity"]))
+    return sorted(found, key=lambda advice: ORDER.index(advice["severity"]))
 
 
-def status(value: float | None, low: float | None, floor: Floor) -> str:
-    """met, below, not_shown or unknown. low: the end of the 95 % interval on the bad side; None: there is none."""
+def status(value: float | None, interval: Interval, floor: Floor, patients: int) -> str:
+    """One of the words above. patients: of the rarer kind; a figure without an interval is never met."""
     if value is None:
         return "unknown"
+    good, bad = (None, None) if interval is None else (interval if floor.at_most else interval[::-1])
+    if good is not None and not floor.holds(good):
+        return "missed"
+    if patients < TOO_FEW:
+        return "too_few"
     if not floor.holds(value):
-        return "below"
-    return "met" if low is None or floor.holds(low) else "not_shown"
+        return "missed"
+    return "met" if bad is not None and floor.holds(bad) else "reached_not_proven"
 
 
 def checked(label: Figures, floors: Mapping[str, Floor]) -> dict[str, Any]:
     """Each figure of a label that has a floor: value, interval, floor, status."""
-    return {name: _check(value, interval, floors[name]) for name, value, interval in _floored(label)}
+    checks = {
+        name: {
+            "value": value,
+            "interval95": interval,
+            "floor": floors[name].value,
+            "status": status(value, interval, floors[name], patients),
+        }
+        for name, value, interval, patients in _floored(label)
+    }
+    return checks | {name: _counted(label[name.removeprefix("images_")], floors[name]) for name in COUNTS}
 
 
-def _check(value: float | None, interval: list[float] | None, floor: Floor) -> dict[str, Any]:
-    bad_end = None if interval is None else interval[1 if floor.at_most else 0]
-    return {"value": value, "interval95": interval, "floor": floor.value, "status": status(value, bad_end, floor)}
+COUNTS = ("images_with", "images_without")
 
 
-def _floored(label: Figures) -> Iterator[tuple[str, float | None, list[float] | None]]:
+def _counted(images: int, floor: Floor) -> dict[str, Any]:
+    """A count is what it is: it has no interval."""
+    status = "met" if floor.holds(images) else "missed"
+    return {"value": images, "interval95": None, "floor": floor.value, "status": status}
+
+
+def _floored(label: Figures) -> Iterator[tuple[str, float | None, Interval, int]]:
+    """Name, value, interval and how many patients of the rarer kind it rests on."""
     for name in ("sensitivity", "specificity"):
-        yield name, label[name]["value"], label[name]["wilson95"]
-    for name, key in (("auc", "auc_of_those_looked_at"), ("sensitivity_at_90_specificity",) * 2):
-        if key in label:
-            yield name, label[key]["value"], label[key]["bootstrap95_by_patient"]
-    if "after_calibration" in label:
-        yield "calibration_error", label["after_calibration"]["ece_15_bins"], None
+        yield name, label[name]["value"], label[name]["wilson95"], label[KINDS[name]]
+    area = label.get("auc_of_those_looked_at")
+    if area:
+        least = min(area["patients_with"], area["patients_without"])
+        at, calibrated = label["sensitivity_at_90_specificity"], label["after_calibration"]
+        yield "auc", area["value"], area["interval95"], least
+        yield "sensitivity_at_90_specificity", at["value"], at["interval95"], least
+        yield "calibration_error", calibrated["ece_15_bins"], calibrated["ece_bootstrap95_by_patient"], least
     if "dice" in label:
-        yield "dice", label["dice"]["mean"], label["dice"]["bootstrap95_by_patient"]
-    yield "images_with", label["with"], None
-    yield "images_without", label["without"], None
+        dice = label["dice"]
+        yield "dice", dice["mean"], dice["bootstrap95_by_patient"], dice.get("patients") or 0
 
 
 def _of_label(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]:
     for name, check in part["floors"].items():
         floor = floors[name]
-        if check["status"] == "below" and name.startswith("images_"):
-            yield _advice("not_shown", label, name, _few(name, floor, check["value"]))
-        elif check["status"] == "below":
-            yield _advice("below", label, name, f"{_stated(floor, check)}. {_measure(name, part, floor)}")
-        elif check["status"] == "not_shown":
-            yield _advice("not_shown", label, name, f"{_not_shown(floor, check)}")
+        if check["status"] == "missed" and name in COUNTS:
+            yield _advice("few_images", label, name, _few(name, floor, check["value"]))
+        elif check["status"] == "missed":
+            yield _advice("missed", label, name, f"{_stated(floor, check)}. {_measure(name, part, floor)}")
+        elif check["status"] == "too_few":
+            yield _advice("too_few", label, name, _too_few(name, floor, check))
+        elif check["status"] == "reached_not_proven":
+            yield _advice("reached_not_proven", label, name, _not_proven(floor, check))
         elif check["status"] == "unknown":
             yield _advice("note", label, name, f"{floor.words} cannot be measured on these images.")
     yield from _of_groups(label, part, floors)
@@ -102,11 +128,18 @@ def _stated(floor: Floor, check: Figures) -> str:
     return f"{floor.words} is {_number(check)}, {side} of {floor.value:g}"
 
 
-def _not_shown(floor: Floor, check: Figures) -> str:
+def _not_proven(floor: Floor, check: Figures) -> str:
+    side, bound = ("under", "ceiling") if floor.at_most else ("above", "floor")
     return (
-        f"{floor.words} is {_number(check)}: above its floor of {floor.value:g}, but this many images cannot show that"
-        " it stays there. Add images."
+        f"{floor.words} is {_number(check)}: {side} its {bound} of {floor.value:g}, but this many images cannot show"
+        " that it stays there. Add images."
     )
+
+
+def _too_few(name: str, floor: Floor, check: Figures) -> str:
+    whose = {"sensitivity": "with the finding", "specificity": "without the finding", "dice": "in all"}
+    kind = whose.get(name, "with, or without, the finding")
+    return f"{floor.words} is {_number(check)} on fewer than {TOO_FEW} patients {kind}: too few to say. Add images."
 
 
 def _number(check: Figures) -> str:
@@ -123,18 +156,27 @@ def _few(name: str, floor: Floor, images: int) -> str:
 
 
 def _of_groups(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]:
-    """One sentence for each figure, with every group that falls under the floor; small groups prove nothing."""
-    groups = [
-        (trait, g) for trait, found in part["groups"]["traits"].items() for g in found["groups"] if not g["small"]
-    ]
+    """One sentence for each figure, with every group that falls under the floor; a small one does when all of its
+    interval does, and is else only named."""
+    groups = [(trait, g) for trait, found in part["groups"]["traits"].items() for g in found["groups"]]
     for name in ("sensitivity", "specificity"):
         floor = floors[f"group_{name}"]
-        under = [(trait, g) for trait, g in groups if not floor.holds(g[name]["value"])]
+        low = [(trait, g) for trait, g in groups if g[name]["n"] and not floor.holds(g[name]["value"])]
+        under = [pair for pair in low if not pair[1]["small"] or not floor.holds(pair[1][name]["wilson95"][1])]
+        doubtful = [pair for pair in low if pair not in under]
         if under:
-            named = "; ".join(f"{trait} {g['group']} {_share(g[name])}" for trait, g in under)
+            named = _those(under, name)
             text = f"{name.capitalize()} is under the floor of {floor.value:g} for every group in {named}. Treat the"
             text += f" package as not validated for {'this group' if len(under) == 1 else 'these groups'}."
-            yield _advice("below", label, f"group_{name}", text)
+            yield _advice("missed", label, f"group_{name}", text)
+        if doubtful:
+            text = f"{name.capitalize()} lies under the floor of {floor.value:g} for every group in"
+            text += f" {_those(doubtful, name)}, on few images. Add images of such patients."
+            yield _advice("too_few", label, f"group_{name}", text)
+
+
+def _those(groups: list[tuple[str, Figures]], name: str) -> str:
+    return "; ".join(f"{trait} {group['group']} {_share(group[name])}" for trait, group in groups)
 
 
 def _of_doubt(label: str, part: Figures) -> Iterator[Advice]:
@@ -162,7 +204,7 @@ def _of_images(images: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]
             text = (
                 f"{floors[name].words} is {_share(share)}, under its floor of {floors[name].value:g}. {MEASURES[name]}"
             )
-            yield _advice("below", "", name, text)
+            yield _advice("missed", "", name, text)
 
 
 def _of_table(figures: Figures) -> Iterator[Advice]:
@@ -172,6 +214,9 @@ def _of_table(figures: Figures) -> Iterator[Advice]:
             "The table has no column “patient”: every image counted as a patient of its own, so intervals are too"
             " narrow where patients have several images."
         )
+        yield _advice("note", "", "patients", text)
+    elif table["rows_without_patient"]:
+        text = f"{table['rows_without_patient']} images name no patient: each counted as a patient of its own."
         yield _advice("note", "", "patients", text)
     absent = [name for name in ("age", "sex", "view", "site") if name not in table["traits"]]
     if absent:

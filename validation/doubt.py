@@ -22,13 +22,6 @@ NAMES = {  # as a manifest's abstention calls them
     "distance": "out-of-distribution distance",
 }
 PLAIN = "max_probability"
-TINY = 1e-12
-
-
-def entropy(probability: Floats) -> Floats:
-    """Of a yes or no with this probability, in nats."""
-    p = np.clip(probability, TINY, 1.0 - TINY)
-    return np.asarray(-p * np.log(p) - (1.0 - p) * np.log1p(-p))
 
 
 def risk_at_coverage(wrong: NDArray[np.bool_], doubt: Floats) -> Floats:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validation.bootstrap import DRAWS
+from validation.border import Kinds
 from validation.doubt import compare
 from validation.judge import Judged
 from validation.roc import auc_by_group, average_precision, sensitivity_at
-from validation.statistics import brier, expected_calibration_error, f1, proportion, reliability
+from validation.statistics import brier, calibration_interval, expected_calibration_error, f1, proportion, reliability
 
 Figures = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -74,13 +75,15 @@ def from_present(judged: Judged, truth: Floats) -> Figures:
 def label_figures(evidence: Evidence, draws: int = DRAWS) -> Figures:
     """Everything that is said of one label, but for the groups."""
     counted, looked = from_present(evidence.judged, evidence.truth), evidence.looked_at
-    cells = counted["confusion"]
+    cells, kinds = counted["confusion"], Kinds.of(evidence.truth, evidence.patients)
     right = cells["present_with"] + cells["absent_without"]
     figures: Figures = {
         "images": len(evidence.truth),
         "with": int((evidence.truth > 0.5).sum()),
         "without": int((evidence.truth <= 0.5).sum()),
         "patients": len(set(evidence.patients)),
+        "patients_with": kinds.ill,
+        "patients_without": kinds.well,
         "operating_points": sorted({round(float(point), 4) for point in looked.judged.operating_point}),
         **counted,
         "accuracy": proportion(right, len(evidence.truth)),
@@ -125,7 +128,10 @@ def _ranked(looked: Evidence, draws: int) -> Figures:
         "sensitivity_at_90_specificity": sensitivity_at(truth, probability, patients, SPECIFICITY, draws),
         "average_precision": None if np.isnan(precision) else round(precision, 4),
         "before_calibration": calibration_figures(truth, looked.judged.score),
-        "after_calibration": calibration_figures(truth, probability),
+        "after_calibration": {
+            **calibration_figures(truth, probability),
+            "ece_bootstrap95_by_patient": calibration_interval(truth, probability, patients, draws),
+        },
         "reliability": reliability(truth, probability),
         "sd": spread(looked),
     }

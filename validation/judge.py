@@ -19,7 +19,6 @@ from inference.analyser import Analyser, Source
 from inference.package import Package, load_package
 from ledger.records import Finding, ImageResult, ResultStatus, TriagePriority
 from ledger.store import Store
-from validation.doubt import entropy
 
 CHUNK = 16
 MISSING = ImageResult(ResultStatus.FAILED, "There is no such file.", "file_missing", TriagePriority.NOT_ASSESSED)
@@ -54,12 +53,14 @@ class Judged:
         return replace(self, **arrays, reasons=tuple(self.reasons[i] for i in np.flatnonzero(chosen)))
 
     def doubts(self) -> dict[str, Floats]:
-        """Figures of doubt by the name a manifest gives them, greater is more doubtful; without those it has not."""
+        """Figures of doubt by the name a manifest gives them, greater is more doubtful; without those it has not.
+
+        Predictive entropy is not among them: for one label it orders images exactly as maximum probability does.
+        """
         p = self.probability
         figures = {
             "sd": self.sd,
             "mutual_information": self.mutual_information,
-            "entropy": entropy(p),
             "max_probability": 1.0 - np.maximum(p, 1.0 - p),
             "distance": self.distance,
         }

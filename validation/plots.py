@@ -15,7 +15,6 @@ DPI = 160
 LINES = {  # colours that the colour-blind tell apart (Okabe and Ito), and a dash for print without colour
     "sd": ("#0072B2", "-"),
     "mutual_information": ("#009E73", "--"),
-    "entropy": ("#CC79A7", ":"),
     "max_probability": ("#D55E00", "-."),
     "distance": ("#E69F00", (0, (6, 2))),
 }
@@ -195,7 +194,7 @@ def _groups(ax: Any, rows: list[tuple[str, Any]], figures: Mapping[str, Any], th
             ax.text(0.0, y, trait, weight="bold", va="center", color=theme.ink, transform=ax.get_yaxis_transform())
         y -= 1.0
         ticks.append(y)
-        marked = "   (few)" if group["small"] else ""
+        marked = "   (few images)" if group["small"] else ""
         names.append(f"{group['group']}, n = {group['images']}{marked}")
         for name, colour, shift, mark in (
             ("sensitivity", theme.accent, 0.16, "o"),

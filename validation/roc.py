@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validation.bootstrap import DRAWS, bootstrap
+from validation.border import Kinds, Z, honest_area, honest_share
 
 Floats = NDArray[np.float64]
-Z = 1.959963984540054  # two-sided 95 %
+PATIENT_BOOTSTRAP = "patient bootstrap"
 
 
 def midranks(values: Floats) -> Floats:
@@ -56,10 +57,12 @@ def delong_covariance(truth: Floats, scores: Floats) -> tuple[Floats, Floats]:
 
 
 def delong_interval(truth: Floats, score: Floats) -> list[float] | None:
-    """The 95 % interval by DeLong's variance, cut to 0..1; None with fewer than two images of a kind."""
+    """The 95 % interval by DeLong's variance, cut to 0..1; None with fewer than two images of a kind, and where
+    the variance is 0 (perfect separation): it then says nothing.
+    """
     areas, covariance = delong_covariance(truth, score[np.newaxis])
     half = Z * math.sqrt(covariance[0, 0])
-    if math.isnan(half):
+    if not half > 0.0:  # NaN too
         return None
     return [round(max(0.0, float(areas[0]) - half), 4), round(min(1.0, float(areas[0]) + half), 4)]
 
@@ -83,14 +86,21 @@ def p_of(z: float) -> float:
 def auc_by_group(
     truth: Floats, score: Floats, groups: Sequence[str], draws: int = DRAWS, seed: int = 1
 ) -> dict[str, Any]:
-    """AUC with a 95 % percentile interval from a bootstrap over whole patients, and DeLong's beside it."""
-    value = auc(truth, score)
+    """AUC with a 95 % percentile interval from a bootstrap over whole patients, and DeLong's beside it.
+
+    interval95: the one to judge by, which is honest at the border too (validation.border).
+    """
+    value, kinds = auc(truth, score), Kinds.of(truth, groups)
+    drawn = bootstrap(_WeightedAuc(truth, score), groups, draws, seed)
     return {
         "value": None if math.isnan(value) else round(value, 4),
-        "bootstrap95_by_patient": bootstrap(_WeightedAuc(truth, score), groups, draws, seed),
+        **honest_area(value, drawn, kinds, PATIENT_BOOTSTRAP),
+        "bootstrap95_by_patient": drawn,
         "delong95": delong_interval(truth, score),
         "n": len(truth),
         "patients": len(set(groups)),
+        "patients_with": kinds.ill,
+        "patients_without": kinds.well,
         "draws": draws,
     }
 
@@ -139,11 +149,14 @@ def sensitivity_at(
     points, n_ill = curve(truth, score), float((truth > 0.5).sum())
     allowed = np.flatnonzero(points["false_alarms"] <= (1.0 - specificity) * (len(truth) - n_ill) + 1e-9)
     if not n_ill or n_ill == len(truth):
-        return {"value": None, "bootstrap95_by_patient": None, "threshold": None, "specificity": specificity}
+        absent = dict.fromkeys(("value", "interval95", "interval_by", "bootstrap95_by_patient", "threshold"))
+        return {**absent, "specificity": specificity}
     value = points["hits"][allowed[-1]] / n_ill if len(allowed) else 0.0
+    drawn = bootstrap(_WeightedSensitivity(truth, score, specificity), groups, draws, seed)
     return {
         "value": round(float(value), 4),
-        "bootstrap95_by_patient": bootstrap(_WeightedSensitivity(truth, score, specificity), groups, draws, seed),
+        **honest_share(float(value), drawn, Kinds.of(truth, groups), PATIENT_BOOTSTRAP),
+        "bootstrap95_by_patient": drawn,
         "threshold": round(float(points["threshold"][allowed[-1]]), 6) if len(allowed) else None,
         "specificity": specificity,
     }

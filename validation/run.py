@@ -179,6 +179,7 @@ def _table(table: Table, manifest: Manifest) -> dict[str, Any]:
         "images": len(table),
         "patients": len(set(table.patients)) if table.has_patients else None,
         "has_patients": table.has_patients,
+        "rows_without_patient": table.without_patient,
         "traits": list(table.traits),
         "columns_not_used": list(table.unused),
         "labels_without_truth": [label for label in labels_of(manifest) if label not in table.truth],

@@ -3,27 +3,24 @@
 Everywhere `truth` is (N,) in {0, 1}: 1 with the finding, 0 without; `probability` is (N,) in [0, 1].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from validation import border
+from validation.bootstrap import DRAWS, bootstrap
 from validation.roc import auc, auc_by_group
 
 __all__ = ["auc", "auc_by_group", "brier", "expected_calibration_error", "f1", "proportion", "reliability", "wilson"]
 
-Z = 1.959963984540054  # two-sided 95 %
 BINS = 15
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of hits out of n; 0 to 1 when n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, spread = hits / n, Z**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    return border.wilson(hits / n if n else 0.0, n)
 
 
 def proportion(hits: int, n: int) -> dict[str, Any]:
@@ -52,6 +49,21 @@ def expected_calibration_error(truth: NDArray[np.float64], probability: NDArray[
     """Mean gap between stated and observed share over `bins` equally wide bins of the probability, weighted by n."""
     n, stated, observed = _binned(truth, probability, bins)
     return float(np.abs(stated - observed).sum() / max(n.sum(), 1))
+
+
+def calibration_interval(
+    truth: NDArray[np.float64], probability: NDArray[np.float64], groups: Sequence[str], draws: int = DRAWS
+) -> list[float] | None:
+    """The 95 % interval of the expected calibration error from a bootstrap over patients, widened to hold the figure.
+
+    Few images raise the error of a draw: the upper end errs on the careful side.
+    """
+    value = expected_calibration_error(truth, probability)
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = np.zeros((len(truth), BINS))
+    gaps[np.arange(len(truth)), which] = probability - truth
+    drawn = bootstrap(lambda weights: np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1), groups, draws)
+    return border.outer(drawn, [round(value, 4)] * 2)
 
 
 def reliability(truth: NDArray[np.float64], probability: NDArray[np.float64], bins: int = BINS) -> list[dict[str, Any]]:

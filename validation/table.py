@@ -47,6 +47,7 @@ class Table:
     masks: tuple[Path | None, ...] | None
     has_patients: bool
     unused: tuple[str, ...] = ()  # columns that nothing asked for
+    without_patient: int = 0  # rows whose cell “patient” is empty: each counts as a patient of its own
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +96,7 @@ def read_table(path: Path, labels: Sequence[str]) -> Table:
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TableError(f"{path}: not a text in UTF-8") from error
+        raise TableError(f"{path}: not a text in UTF-8; save it again as “CSV UTF-8”") from error
     heading = text.split("\n", 1)[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=";" if heading.count(";") > heading.count(",") else ","
@@ -113,14 +114,19 @@ def read_table(path: Path, labels: Sequence[str]) -> Table:
         raise TableError(f"{path} cannot be used:\n" + "\n".join(rows.faults[:SHOWN]) + more)
     if not rows.rows:
         raise TableError(f"{path}: there is no row below the heading")
+    if not any(row[column] for row in rows.rows for column in rows.labels.values()):
+        raise TableError(f"{path}: no row says 0 or 1 in {', '.join(rows.labels.values())}")
     return _table(path, content, rows)
 
 
 def age_years(text: str) -> float | None:
-    """A number of years, or a DICOM Age String such as 018M (PS3.5 6.2); None when empty. Raises ValueError."""
+    """A number of years (3, 0.5, or 0,5 as in tables with semicolons), or a DICOM Age String such as 018M (PS3.5 6.2).
+
+    None when empty. Raises ValueError.
+    """
     if not text:
         return None
-    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)([YMWD]?)", text.upper())
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)([YMWD]?)", text.upper().replace(",", "."))
     years = float(match[1]) * AGE_UNITS[match[2] or "Y"] if match else -1.0
     if not 0.0 <= years <= 150.0:
         raise ValueError(f"age is {text[:20]!r}; it must be in years, such as 3 or 0.5, or a DICOM age such as 018M")
@@ -139,7 +145,9 @@ def _label_columns(path: Path, columns: Sequence[str], labels: Sequence[str]) ->
     if twice:
         raise TableError(f"{path}, line 1: the column {twice[0]!r} stands there twice")
     if "image" not in columns:
-        raise TableError(f"{path}, line 1: there is no column 'image'; the heading is {', '.join(columns) or 'empty'}")
+        tabs = "; separate the columns by commas or semicolons, not by tabs" if any("\t" in c for c in columns) else ""
+        said = ", ".join(columns).replace("\t", " ") or "empty"
+        raise TableError(f"{path}, line 1: there is no column 'image'; the heading is {said}{tabs}")
     found = {label: label for label in labels if label in columns}
     if not found and len(labels) == 1 and ANY_LABEL in columns:
         found = {labels[0]: ANY_LABEL}
@@ -175,4 +183,5 @@ def _table(path: Path, content: bytes, rows: _Rows) -> Table:
         masks=tuple(rows.folder / m if m else None for m in column("mask")) if "mask" in rows.columns else None,
         has_patients="patient" in rows.columns,
         unused=tuple(name for name in rows.columns if name not in known),
+        without_patient=sum(not patient for patient in column("patient")),
     )

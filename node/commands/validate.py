@@ -20,6 +20,7 @@ from validation.table import Table, TableError, read_table
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
+SAID = {"missed": "missed", "too_few": "too few to say", "reached_not_proven": "reached, not proven"}
 FLOOR_WORDS = ", ".join(f"{name}={floor.value:g}" for name, floor in FLOORS.items())
 
 
@@ -80,7 +81,7 @@ def validate_command(
         rows = read_table(table, labels_of(package.manifest))
     except TableError as error:
         usage_error(str(error))
-    out_dir.mkdir(parents=True, exist_ok=True)
+    _prepare(out_dir)
     missing_plots = _why_no_plots()
     if missing_plots:
         err.print(f"warning: {missing_plots}; only the figures will be written", style="yellow", markup=False)
@@ -95,6 +96,13 @@ def validate_command(
     with err.status("drawing"):
         written = write(made, out_dir)
     err.print(f"wrote {written[-1]}", markup=False, soft_wrap=True)
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        usage_error(f"--out {folder}: no such folder can be made: {error.strerror}")
 
 
 def _settings(config: Path | None, provider: Provider | None, threads: int | None) -> Settings:
@@ -155,16 +163,16 @@ def _say(made: Validation) -> None:
     images = made.figures["images"]
     out.print(f"{images['looked_at']['hits']} of {images['n']} images looked at")
     for label, part in made.figures["labels"].items():
-        area = part.get("auc_of_those_looked_at") or {"value": None, "bootstrap95_by_patient": None}
+        area = part.get("auc_of_those_looked_at") or {"value": None, "interval95": None}
         out.print(
             f"{label}: sensitivity {_words(part['sensitivity']['value'], part['sensitivity']['wilson95'])},"
             f" specificity {_words(part['specificity']['value'], part['specificity']['wilson95'])},"
-            f" AUC {_words(area['value'], area['bootstrap95_by_patient'])}",
+            f" AUC {_words(area['value'], area['interval95'])}",
             markup=False,
         )
     for advice in made.figures["recommendations"]:
-        if advice["severity"] == "below":
-            out.print(f"below its floor: {advice['text']}", markup=False)
+        if advice["severity"] in SAID:
+            out.print(f"{SAID[advice['severity']]}: {advice['text']}", markup=False)
 
 
 def _words(value: float | None, interval: list[float] | None) -> str:

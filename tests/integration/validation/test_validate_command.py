@@ -182,3 +182,54 @@ def test_a_lateral_picture_is_refused_as_the_node_would(here: Path):
     run(here, table="views.csv")
     assert figures(here)["images"]["by_status"]["not_applicable"] == 1
     assert figures(here)["images"]["reasons"][0]["reason_code"] == "view_not_read"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "there is no column 'image'"),
+        (b"image,pneumonia\n", "no row below the heading"),
+        (b"image,cough\n1.png,1\n", "no column is named like a finding"),
+        (b"image,pneumonia\n1.png,2\n", "it must be 0, 1 or left empty"),
+        (b"image,pneumonia\n1.png,\n", "no row says 0 or 1 in pneumonia"),
+        (b"image,pneumonia,site\n1.png,1,Z\xfcrich\n", "CSV UTF-8"),
+        (b"image\tpneumonia\n1.png\t1\n", "by commas or semicolons, not by tabs"),
+    ],
+)
+def test_a_table_that_cannot_be_used_ends_in_a_sentence(here: Path, content: bytes, words: str):
+    (here / "bad.csv").write_bytes(content)
+    result = run(here, table="bad.csv")
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_place_that_cannot_be_written_is_named(here: Path):
+    (here / "out").write_text("a file")
+    result = run(here)
+    assert result.exit_code == 2
+    assert "no such folder can be made" in " ".join(result.output.split())
+
+
+def test_one_kind_only_gives_what_it_can_and_says_that_it_is_too_few(here: Path):
+    pytest.importorskip("matplotlib")
+    (here / "one.csv").write_text(
+        "image;patient;pneumonia;age\n1.png;;1;3\n3.png;a;1;3\nabsent.png;b;1;3\n", "utf-8-sig"
+    )
+    result = run(here, table="one.csv")
+    assert result.exit_code == 0, result.output
+    one = figures(here)["labels"]["pneumonia"]
+    assert (one["sensitivity"]["hits"], one["sensitivity"]["n"], one["specificity"]["value"]) == (2, 3, None)
+    assert one["floors"]["sensitivity"]["status"] == "too_few"
+    assert one["floors"]["auc"]["status"] == "unknown"
+    assert "1 images name no patient" in (here / "out" / "validation.html").read_text()
+
+
+def test_the_page_names_the_worst_group_however_small_and_lists_no_order_twice(here: Path):
+    pytest.importorskip("matplotlib")
+    run(here)
+    page = (here / "out" / "validation.html").read_text()
+    words = " ".join(re.sub(r"<[^>]+>", "", re.sub(r"<style>.*?</style>|base64,[^\"]+", "", page, flags=re.S)).split())
+    assert "The worst group is age: 40 to 64 few images – 4 images, 2 with the finding, sensitivity 0.0 %" in words
+    assert words.count("Predictive entropy") == 1
+    assert "Predictive entropy is not listed" in words

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from validation.doubt import aurc, best_aurc, compare, entropy, risk_at_coverage
+from validation.doubt import aurc, best_aurc, compare, risk_at_coverage
 
 
 def test_the_curve_is_the_error_share_of_the_least_doubtful():
@@ -50,7 +50,3 @@ def test_a_tie_goes_to_the_plain_figure_and_no_error_names_no_winner():
     groups = list("abcd")
     assert compare(np.array([False, False, True, False]), doubts, groups, draws=20)["winner"] == "max_probability"
     assert compare(np.zeros(4, bool), doubts, groups, draws=20)["winner"] is None
-
-
-def test_entropy_is_greatest_at_one_half():
-    assert entropy(np.array([0.0, 0.5, 1.0])) == pytest.approx([0, np.log(2), 0], abs=1e-9)

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from validation.advice import advise, checked
+from validation.advice import ORDER, advise, checked, status
 from validation.figures import Evidence, from_present, label_figures
-from validation.floors import FLOORS, overridden
+from validation.floors import FLOORS, Floor, overridden
 from validation.groups import subgroups
 from validation.judge import Judged
 
@@ -40,7 +40,12 @@ def whole(one: Evidence, **floors: float) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "labels": {"pneumonia": part},
         "images": {"read": full, "looked_at": full},
-        "table": {"has_patients": True, "traits": ["age", "sex", "view", "site"], "labels_without_truth": []},
+        "table": {
+            "has_patients": True,
+            "rows_without_patient": 0,
+            "traits": ["age", "sex", "view", "site"],
+            "labels_without_truth": [],
+        },
     }
     return figures | {"recommendations": advise(figures, bounds)}
 
@@ -71,7 +76,7 @@ def test_an_ordering_that_is_not_there_is_not_compared():
     assert "distance" not in doubt["orderings"]
     assert doubt["winner"] == "sd"
     assert doubt["orderings"]["sd"]["against_plain"] == "better"
-    assert doubt["orderings"]["entropy"]["aurc"] == doubt["orderings"]["max_probability"]["aurc"]
+    assert "entropy" not in doubt["orderings"], "it would compete with maximum probability, whose order is the same"
 
 
 def test_the_group_that_is_failed_is_named_worst_and_advised_against():
@@ -85,24 +90,46 @@ def test_the_group_that_is_failed_is_named_worst_and_advised_against():
     assert "site A" not in texts[0]
 
 
-def test_a_small_group_is_marked_and_never_named_worst():
-    one = evidence(refused=0)
+def test_a_small_group_that_is_failed_is_named_worst_with_its_numbers_and_marked():
+    one = evidence(refused=0, bad_site=0.3)
     names = np.where(np.arange(400) < 10, "C", np.array(one.traits["site"]))
     present = one.judged.present & (names != "C")
     judged = Judged(**{**vars(one.judged), "present": present})
     groups = subgroups(Evidence("pneumonia", one.truth, judged, one.patients, {"site": tuple(names)}))
-    small = groups["traits"]["site"]["groups"][2]
-    assert (small["group"], small["small"], small["sensitivity"]["value"]) == ("C", True, 0.0)
-    assert groups["worst"]["group"] != "C"
+    assert groups["traits"]["site"]["worst"] == "C"
+    worst = groups["worst"]
+    assert (worst["group"], worst["small"], worst["images"], worst["sensitivity"]["value"]) == ("C", True, 10, 0.0)
+    assert worst["sensitivity"]["wilson95"] == [0.0, 0.4345]
+    assert groups["worst_not_small"]["group"] == "B", "chance alone must not hide a large group that is failed"
+
+
+def test_a_group_of_one_kind_only_can_be_the_worst():
+    one = evidence(refused=0)
+    names = np.where((np.arange(400) < 24) & (one.truth > 0.5), "C", np.array(one.traits["site"]))
+    judged = Judged(**{**vars(one.judged), "present": one.judged.present & (names != "C")})
+    worst = subgroups(Evidence("pneumonia", one.truth, judged, one.patients, {"site": tuple(names)}))["worst"]
+    assert (worst["group"], worst["specificity"]["value"], worst["auc"]) == ("C", None, None)
+
+
+def test_a_small_group_under_its_floor_is_advised_on_even_so():
+    one = evidence(refused=0)
+    names = np.where(np.arange(400) < 10, "C", np.array(one.traits["site"]))
+    right = np.array([3, 4, 5]) if one.truth[3] else np.array([])
+    present = np.where(names == "C", np.isin(np.arange(400), right), one.judged.present)
+    judged = Judged(**{**vars(one.judged), "present": present})
+    figures = whole(Evidence("pneumonia", one.truth, judged, one.patients, {"site": tuple(names)}))
+    (advice,) = [one for one in figures["recommendations"] if one["figure"] == "group_sensitivity"]
+    assert advice["severity"] == "too_few"
+    assert "site C 0.400 (2 of 5; 95 % interval" in advice["text"]
 
 
 @pytest.mark.parametrize(
     ("floors", "severity", "words"),
     [
-        ({"sensitivity": 0.99}, "below", "under its floor of 0.99"),
-        ({"sensitivity": 0.93}, "not_shown", "this many images cannot show"),
-        ({"calibration_error": 0.0}, "below", "over its ceiling of 0"),
-        ({"images_with": 500}, "not_shown", "Only 200 images with the finding (500 are asked for)"),
+        ({"sensitivity": 0.99}, "missed", "under its floor of 0.99"),
+        ({"sensitivity": 0.93}, "reached_not_proven", "this many images cannot show"),
+        ({"calibration_error": 0.0}, "missed", "over its ceiling of 0"),
+        ({"images_with": 500}, "few_images", "Only 200 images with the finding (500 are asked for)"),
     ],
 )
 def test_a_figure_under_its_floor_is_a_sentence(floors: dict[str, float], severity: str, words: str):
@@ -113,6 +140,49 @@ def test_a_figure_under_its_floor_is_a_sentence(floors: dict[str, float], severi
     assert words in advice["text"]
 
 
+def separated(n: int) -> Evidence:
+    """n images with the finding and n without, all judged rightly and far apart."""
+    truth = (np.arange(2 * n) % 2).astype(float)
+    probability = 0.05 + 0.9 * truth + np.linspace(0, 0.04, 2 * n)
+    judged = Judged(
+        score=probability, probability=probability, sd=probability * 0, mutual_information=probability * 0,
+        distance=truth * np.nan, operating_point=truth * 0 + 0.5, present=truth > 0.5, reasons=("",) * (2 * n),
+    )  # fmt: skip
+    return Evidence("pneumonia", truth, judged, tuple(str(i) for i in range(2 * n)), {})
+
+
+@pytest.mark.parametrize(("n", "word"), [(6, "too_few"), (12, "reached_not_proven"), (60, "met")])
+def test_perfect_separation_of_few_images_proves_no_floor(n: int, word: str):
+    floors = whole(separated(n))["labels"]["pneumonia"]["floors"]
+    assert {name: floors[name]["status"] for name in ("sensitivity", "specificity", "auc")} == {
+        "sensitivity": word, "specificity": word, "auc": word,
+    }  # fmt: skip
+    assert floors["auc"]["interval95"][0] < floors["auc"]["value"] == 1.0
+    assert floors["sensitivity_at_90_specificity"]["interval95"][0] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "patients", "word"),
+    [
+        (0.95, [0.91, 0.99], 50, "met"),
+        (0.95, [0.89, 0.99], 50, "reached_not_proven"),
+        (0.95, None, 50, "reached_not_proven"),
+        (0.85, [0.80, 0.95], 50, "missed"),
+        (0.95, [0.91, 0.99], 9, "too_few"),
+        (0.85, [0.80, 0.95], 9, "too_few"),
+        (0.30, [0.10, 0.60], 9, "missed"),
+        (None, None, 0, "unknown"),
+    ],
+)
+def test_a_floor_is_met_only_by_the_whole_interval(value: Any, interval: Any, patients: int, word: str):
+    assert status(value, interval, Floor(0.9, "AUC"), patients) == word
+    error, span = (
+        (None if value is None else 1 - value),
+        (None if interval is None else [1 - x for x in interval[::-1]]),
+    )
+    assert status(error, span, Floor(0.1, "Error", at_most=True), patients) == word
+
+
 def test_no_other_operating_point_is_advised_where_refusals_are_the_cause():
     (advice,) = [one for one in whole(evidence(refused=150))["recommendations"] if one["figure"] == "sensitivity"]
     assert "not looked at" in advice["text"]
@@ -121,7 +191,7 @@ def test_no_other_operating_point_is_advised_where_refusals_are_the_cause():
 
 def test_the_gravest_comes_first():
     order = [one["severity"] for one in whole(evidence(refused=150), images_with=500)["recommendations"]]
-    assert order == sorted(order, key=("below", "not_shown", "note").index)
+    assert order == sorted(order, key=ORDER.index)
 
 
 @pytest.mark.parametrize("option", ["speed=1", "auc", "auc=high", "auc=1.5", "images_with=-1"])

@@ -74,6 +74,15 @@ def test_many_faults_are_counted_and_no_patient_is_quoted(tmp_path: Path):
     assert "Doe" not in str(caught.value)
 
 
+def test_a_table_as_a_spreadsheet_writes_it_is_read(tmp_path: Path):
+    text = "image;pneumonia;patient;age\r\na.png;1;p1;3,5\r\nb.png;0;;018M\r\n"
+    table = read_table(written(tmp_path, text, "utf-8-sig"), ["pneumonia"])
+    assert table.truth["pneumonia"].tolist() == [1.0, 0.0]
+    assert table.ages == (3.5, 1.5)
+    assert table.without_patient == 1
+    assert len(set(table.patients)) == 2
+
+
 def test_what_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "images.csv").write_bytes(b"\xff\xfe\x00image")
     with pytest.raises(TableError, match="not a text in UTF-8"):
