@@ -1,22 +1,19 @@
 """Plain sentences on where a figure falls under its floor, is not yet shown to reach it, or cannot be known.
 
-A figure with a floor is `met` (the whole 95 % interval is on the good side), `reached_not_proven` (the figure is, the
-interval is not), `missed` (the figure is not), `too_few` (fewer than ten patients of a kind, unless even the good
-end of the interval misses) or `unknown`. Severities of sentences are those, `few_images` and `note`.
+Severities are the words of validation.checks for a figure with a floor, `few_images` and `note`.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from validation.border import TOO_FEW
+from validation.checks import COUNTS
 from validation.doubt import NAMES, PLAIN
 from validation.floors import Floor
 
 Advice = dict[str, str]
 Figures = Mapping[str, Any]
-Interval = list[float] | None
 ORDER = ("missed", "too_few", "reached_not_proven", "few_images", "note")
-KINDS = {"sensitivity": "patients_with", "specificity": "patients_without"}  # whom a figure rests on; others on both
 MEASURES = {
     "sensitivity": "Do not rely on the flag to bring these images forward: lower the operating point"
     " (decide.thresholds), or use the package for other patients, and validate again on images not used to choose it.",
@@ -40,59 +37,6 @@ def advise(figures: Figures, floors: Mapping[str, Floor]) -> list[Advice]:
         found += _of_label(label, part, floors)
     found += _of_table(figures)
     return sorted(found, key=lambda advice: ORDER.index(advice["severity"]))
-
-
-def status(value: float | None, interval: Interval, floor: Floor, patients: int) -> str:
-    """One of the words above. patients: of the rarer kind; a figure without an interval is never met."""
-    if value is None:
-        return "unknown"
-    good, bad = (None, None) if interval is None else (interval if floor.at_most else interval[::-1])
-    if good is not None and not floor.holds(good):
-        return "missed"
-    if patients < TOO_FEW:
-        return "too_few"
-    if not floor.holds(value):
-        return "missed"
-    return "met" if bad is not None and floor.holds(bad) else "reached_not_proven"
-
-
-def checked(label: Figures, floors: Mapping[str, Floor]) -> dict[str, Any]:
-    """Each figure of a label that has a floor: value, interval, floor, status."""
-    checks = {
-        name: {
-            "value": value,
-            "interval95": interval,
-            "floor": floors[name].value,
-            "status": status(value, interval, floors[name], patients),
-        }
-        for name, value, interval, patients in _floored(label)
-    }
-    return checks | {name: _counted(label[name.removeprefix("images_")], floors[name]) for name in COUNTS}
-
-
-COUNTS = ("images_with", "images_without")
-
-
-def _counted(images: int, floor: Floor) -> dict[str, Any]:
-    """A count is what it is: it has no interval."""
-    status = "met" if floor.holds(images) else "missed"
-    return {"value": images, "interval95": None, "floor": floor.value, "status": status}
-
-
-def _floored(label: Figures) -> Iterator[tuple[str, float | None, Interval, int]]:
-    """Name, value, interval and how many patients of the rarer kind it rests on."""
-    for name in ("sensitivity", "specificity"):
-        yield name, label[name]["value"], label[name]["wilson95"], label[KINDS[name]]
-    area = label.get("auc_of_those_looked_at")
-    if area:
-        least = min(area["patients_with"], area["patients_without"])
-        at, calibrated = label["sensitivity_at_90_specificity"], label["after_calibration"]
-        yield "auc", area["value"], area["interval95"], least
-        yield "sensitivity_at_90_specificity", at["value"], at["interval95"], least
-        yield "calibration_error", calibrated["ece_15_bins"], calibrated["ece_bootstrap95_by_patient"], least
-    if "dice" in label:
-        dice = label["dice"]
-        yield "dice", dice["mean"], dice["bootstrap95_by_patient"], dice.get("patients") or 0
 
 
 def _of_label(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]:
@@ -139,7 +83,7 @@ def _not_proven(floor: Floor, check: Figures) -> str:
 def _too_few(name: str, floor: Floor, check: Figures) -> str:
     whose = {"sensitivity": "with the finding", "specificity": "without the finding", "dice": "in all"}
     kind = whose.get(name, "with, or without, the finding")
-    return f"{floor.words} is {_number(check)} on fewer than {TOO_FEW} patients {kind}: too few to say. Add images."
+    return f"{floor.words} is {_number(check)} on fewer than {TOO_FEW} patients {kind}. Add images."
 
 
 def _number(check: Figures) -> str:
@@ -216,7 +160,7 @@ def _of_table(figures: Figures) -> Iterator[Advice]:
         )
         yield _advice("note", "", "patients", text)
     elif table["rows_without_patient"]:
-        text = f"{table['rows_without_patient']} images name no patient: each counted as a patient of its own."
+        text = f"Rows that name no patient: {table['rows_without_patient']}. Each counted as a patient of its own."
         yield _advice("note", "", "patients", text)
     absent = [name for name in ("age", "sex", "view", "site") if name not in table["traits"]]
     if absent:

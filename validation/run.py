@@ -19,8 +19,9 @@ from inference.analyser import Source
 from inference.manifest import Manifest
 from ledger.records import ImageResult, ResultStatus
 from ledger.store import Store
-from validation.advice import advise, checked
+from validation.advice import advise
 from validation.bootstrap import DRAWS
+from validation.checks import checked
 from validation.figures import Evidence, label_figures
 from validation.floors import Floor
 from validation.groups import subgroups

@@ -22,7 +22,7 @@ def share(figure: Figures) -> str:
 
 def auc(figure: Figures) -> str:
     """figure: as validation.roc.auc_by_group gives it."""
-    low, high = figure["bootstrap95_by_patient"]
+    low, high = figure.get("interval95") or figure["bootstrap95_by_patient"]
     return f"{figure['value']:.4f} ({low:.4f} to {high:.4f}; n = {figure['n']}, {figure['patients']} patients)"
 
 

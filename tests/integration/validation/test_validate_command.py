@@ -222,7 +222,7 @@ def test_one_kind_only_gives_what_it_can_and_says_that_it_is_too_few(here: Path)
     assert (one["sensitivity"]["hits"], one["sensitivity"]["n"], one["specificity"]["value"]) == (2, 3, None)
     assert one["floors"]["sensitivity"]["status"] == "too_few"
     assert one["floors"]["auc"]["status"] == "unknown"
-    assert "1 images name no patient" in (here / "out" / "validation.html").read_text()
+    assert "Rows that name no patient: 1." in (here / "out" / "validation.html").read_text()
 
 
 def test_the_page_names_the_worst_group_however_small_and_lists_no_order_twice(here: Path):

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from validation.advice import ORDER, advise, checked, status
+from validation.advice import ORDER, advise
+from validation.checks import checked, status
 from validation.figures import Evidence, from_present, label_figures
 from validation.floors import FLOORS, Floor, overridden
 from validation.groups import subgroups
