@@ -26,8 +26,9 @@ from training.importing.restricted import CheckpointError
 from training.networks.monte_carlo import McConfig, McTriageNet
 from training.packaging.export import export, halve_weights, save
 from training.packaging.golden import golden, phantoms
+from training.packaging.graphs import PARITY_FP16, PARITY_FP32, parity
 from training.packaging.look import Model, tensor
-from training.packaging.package import PARITY_FP16, PARITY_FP32, parity, pin
+from training.packaging.package import pin
 
 LUNG = CodeSpec(value="39607008", scheme="SCT", meaning="Lung")
 CODES = {

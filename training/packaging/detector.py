@@ -6,7 +6,6 @@ in a patient can be calibrated on it. The finding's probability is that of its b
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from inference.distribution import dump_distribution
 from inference.manifest import (
     Calibration,
     DetectionSpec,
-    GateSpec,
     InputSpec,
     LabelSpec,
     Licence,
@@ -31,17 +29,19 @@ from training.detection_recipe import DetectionRecipe
 from training.fitting.detection import build, to_range
 from training.networks.detector import McDetector
 from training.packaging.calibrate import Scaling, logit
-from training.packaging.export import export, halve_weights, save
-from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
+from training.packaging.gate_fit import choose_threshold, fit_distribution, gate_spec
 from training.packaging.golden import golden
+from training.packaging.graphs import Parity, agreement, standardised, write_graphs
+from training.packaging.legal import licence_text
 from training.packaging.look import Model
-from training.packaging.package import PARITY_FP16, PARITY_FP32, parity, pin
+from training.packaging.package import pin
 from training.packaging.weights import with_weights
 from validation.boxes import NOBODY, Found, matched, sensitivity_at
 
 OUTPUTS = ("scores", "cam", "boxes", "box_scores", "features")
 HIT = 0.3  # IoU from which a box marks a true one: the set's boxes are drawn loosely
 SPOKEN_FROM = 0.02  # raw score: boxes below it are noise that no calibration need describe
+CHANGES = "images resized, all classes taken as one, sources that share a picture joined"
 PARITY_IMAGES = 48  # of the test split
 
 
@@ -53,22 +53,19 @@ def load_detector(recipe: DetectionRecipe, run: Path) -> McDetector:
 
 def write_detector(
     recipe: DetectionRecipe, run: Path, splits: dict[str, BoxedImages], folder: Path, threads: int = 0
-) -> dict[str, Any]:
+) -> Parity:
     """Everything but card and figures. Returns the parity that was measured; raises when it is too poor."""
     folder.mkdir(parents=True, exist_ok=True)
     net, spec = load_detector(recipe, run), input_spec(recipe)
     features = _train_features(net, splits["train"], recipe)
-    full = export(net, recipe.size, OUTPUTS)
-    save(full, run / "model-fp32.onnx")
-    save(halve_weights(full), folder / "model.onnx")
-    model = Model(folder / "model.onnx", spec, threads, OUTPUTS)
-    exact = Model(run / "model-fp32.onnx", spec, threads, OUTPUTS)
-    measured = _parity(net, exact, model, _tensors(splits["test"], recipe)[:PARITY_IMAGES])
+    model, exact = write_graphs(net, spec, run, folder, threads, OUTPUTS)
+    # of scores alone: which box of two equal ones comes first may differ, and with it the boxes
+    measured = agreement(net, model, exact, _tensors(splits["test"], recipe)[:PARITY_IMAGES])
     seen, seen_features = look(model, splits["calibration"], recipe)
     distribution = fit_distribution(features, seen_features)
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
     (folder / "golden.npz").write_bytes(golden(model, spec, limb_phantoms(recipe.size)))
-    (folder / "LICENSE").write_text(_licence(recipe))
+    (folder / "LICENSE").write_text(licence_text(recipe.package.weights_licence, (recipe.package.source,), CHANGES))
     label = label_spec(recipe, seen, splits["calibration"])
     pin(_manifest(recipe, spec, label, choose_threshold(distribution.distance(seen_features))), folder)
     return measured
@@ -171,17 +168,7 @@ def _train_features(net: McDetector, train: BoxedImages, recipe: DetectionRecipe
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.fit.autocast):
             stem, deep, _, _ = net.net.towers(to_range(batch, recipe))
         raw.append(net.raw_features(stem.float(), deep.float()))
-    features = torch.cat(raw)
-    net.standardise(features)
-    return ((features - net.feature_mean) / net.feature_scale).numpy()
-
-
-def _parity(net: McDetector, exact: Model, half: Model, images: NDArray[np.float32]) -> dict[str, Any]:
-    """Of scores: which box of two equal ones comes first may differ, and with it the boxes."""
-    measured = {"fp32_against_torch": parity(net, exact, images), "fp16_against_torch": parity(net, half, images)}
-    if measured["fp32_against_torch"]["scores"] > PARITY_FP32 or measured["fp16_against_torch"]["scores"] > PARITY_FP16:
-        raise RuntimeError(f"the export does not agree with torch: {measured}")
-    return measured
+    return standardised(net, raw)
 
 
 def _manifest(recipe: DetectionRecipe, spec: InputSpec, label: LabelSpec, threshold: float) -> Manifest:
@@ -206,24 +193,7 @@ def _manifest(recipe: DetectionRecipe, spec: InputSpec, label: LabelSpec, thresh
             " backbone's own uncertainty and to boxes that were not drawn",
         ),
         reads=package.reads,
-        gate=GateSpec(
-            file="gate.npz",
-            threshold=threshold,
-            text=f"distance of the pooled features from the training images ({COMPONENTS} axes and the residual);"
-            f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
-        ),
+        gate=gate_spec(threshold),
         detection=DetectionSpec(box_threshold=label.operating_point.threshold, max_boxes=package.max_boxes),
         may_raise_priority=package.may_raise_priority,
-    )
-
-
-def _licence(recipe: DetectionRecipe) -> str:
-    source = recipe.package.source
-    return (
-        f"The weights in model.onnx and the figures in gate.npz are licensed {recipe.package.weights_licence}\n"
-        "(https://creativecommons.org/licenses/by/4.0/legalcode).\n\n"
-        f"They were fitted to:\n\n  {source.name}\n  Licence: {source.licence}\n  {source.attribution}\n\n"
-        "Changes made: images resized, all classes taken as one, sources that share a picture joined, used to fit the\n"
-        "weights. No image is part of this package; golden.npz holds made-up pictures only. When you pass the package\n"
-        "on, keep this file with it. Provided as is, without warranty of any kind.\n"
     )

@@ -49,7 +49,7 @@ def how_it_was_made(recipe: DetectionRecipe, run: Path) -> str:
         lines = list(csv.DictReader(file))
     points = ", ".join(f"{line['epoch']}: {line['ap_30']}" for line in lines if line["ap_30"])
     return (
-        "A one-stage detector without anchors from a random start (no ImageNet weights could be fetched): a residual"
+        "A one-stage detector without anchors that began from random weights: a residual"
         f" trunk of {', '.join(map(str, model.stages))} channels at strides 2 to 32, a feature pyramid down to stride"
         f" 8, a heat map of centres and the way to the four edges from each cell; dropout {model.dropout} before the"
         f" heat map. {len(lines)} of {fit.epochs} planned epochs, bfloat16 on CPU cores; AdamW, one-cycle rate up to"

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.distribution import FeatureDistribution
+from inference.manifest import GateSpec
 
+GATE = "gate.npz"
 COMPONENTS = 64
 REFUSED_SHARE = 0.005  # of the calibration split's patients; the promise to a site is 2 %
 
@@ -36,3 +38,18 @@ def fit_distribution(
 def choose_threshold(distance: NDArray[np.float64], refused_share: float = REFUSED_SHARE) -> float:
     """distance: (M,) of the calibration split. The distance that `refused_share` of it exceeds."""
     return round(float(np.quantile(distance, 1.0 - refused_share)), 3)
+
+
+def gate_spec(threshold: float, things: str = "images", margin: float = 1.0) -> GateSpec:
+    """As the manifest tells it. things: what was trained on; margin: what the calibration split's own was raised by."""
+    beyond = (
+        f"{REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold"
+        if margin == 1.0
+        else f"{margin} times what {REFUSED_SHARE:.1%} of the calibration split lies beyond"
+    )
+    return GateSpec(
+        file=GATE,
+        threshold=threshold,
+        text=f"distance of the pooled features from the training {things} ({COMPONENTS} axes and the residual);"
+        f" {beyond}",
+    )

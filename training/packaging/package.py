@@ -4,12 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from tqdm import tqdm
 
 from inference.distribution import FeatureDistribution, dump_distribution
@@ -17,7 +15,6 @@ from inference.findings import calibrate
 from inference.manifest import (
     MANIFEST,
     AgeGroup,
-    GateSpec,
     InputSpec,
     LabelSpec,
     Licence,
@@ -32,18 +29,17 @@ from training.fitting.network import build, to_range
 from training.networks.monte_carlo import METHODS, WORDS, McConfig, McTriageNet
 from training.packaging.abstain import Calibrated, Chosen, choose_rules
 from training.packaging.calibrate import TARGET_SENSITIVITY, choose_calibration, choose_point
-from training.packaging.export import export, halve_weights, save
-from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
+from training.packaging.gate_fit import choose_threshold, fit_distribution, gate_spec
 from training.packaging.golden import golden
-from training.packaging.look import Model, Outputs, tensor
+from training.packaging.graphs import Parity, agreement, standardised, write_graphs
+from training.packaging.legal import licence_text
+from training.packaging.look import Outputs, tensor
 from training.packaging.weights import with_weights
 from training.recipe import AgeGroupPlan, Recipe
 
-PARITY_BATCH = 24  # images held in memory at once
+CHANGES = "images resized, split by patient group"
 PARITY_IMAGES = 240  # of the test split, evenly spread
 GATE_IMAGES = 2000  # of the training split: axes and means need no more
-PARITY_FP32 = 1e-4
-PARITY_FP16 = 5e-3
 
 
 @dataclass(frozen=True)
@@ -93,23 +89,7 @@ def train_features(net: McTriageNet, train: LabelledImages, recipe: Recipe) -> N
             stem, maps = net.net.stem_and_maps(to_range(pixels, recipe))
         stem, maps = stem.float(), maps.float()
         raw.append(net.raw_features(stem, maps.mean(dim=(2, 3))))
-    features = torch.cat(raw)
-    net.standardise(features)
-    return ((features - net.feature_mean) / net.feature_scale).numpy()
-
-
-@torch.inference_mode()
-def parity(net: nn.Module, model: Model, images: NDArray[np.float32]) -> dict[str, float]:
-    """The greatest absolute difference of each output between torch and the runtime, on the same masks.
-
-    images: (N, 1, H, W) float32 in the value range. Returns it by output, and N as "images".
-    """
-    worst = dict.fromkeys(model.names, 0.0)
-    for start in range(0, len(images), PARITY_BATCH):
-        batch = images[start : start + PARITY_BATCH]
-        for name, there, here in zip(worst, net(torch.from_numpy(batch)), model.run(batch), strict=True):
-            worst[name] = max(worst[name], float(np.abs(there.numpy() - here).max()))
-    return worst | {"images": len(images)}
+    return standardised(net, raw)
 
 
 def input_spec(recipe: Recipe) -> InputSpec:
@@ -195,25 +175,20 @@ def in_group(images: LabelledImages, plan: AgeGroupPlan) -> NDArray[np.bool_]:
     return np.asarray(np.isin(images.column("domain").astype(str), plan.domains) & fits)
 
 
-def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads: int = 0) -> dict[str, Any]:
+def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads: int = 0) -> Parity:
     """Everything but card and validation. Returns the parity that was measured; raises when it is too poor."""
     folder.mkdir(parents=True, exist_ok=True)
     net, spec = load_net(recipe, run), input_spec(recipe)
     features = train_features(net, spread(splits.train, GATE_IMAGES), recipe)
-    full = export(net, recipe.size)
-    save(full, run / "model-fp32.onnx")
-    save(halve_weights(full), folder / "model.onnx")
-    model, exact = Model(folder / "model.onnx", spec, threads), Model(run / "model-fp32.onnx", spec, threads)
+    model, exact = write_graphs(net, spec, run, folder, threads)
     some = spread(splits.test, PARITY_IMAGES).pixels.astype(np.float32)
     images = np.stack([tensor(p / np.float32(255.0), spec) for p in some])
-    measured = {"fp32_against_torch": parity(net, exact, images), "fp16_against_torch": parity(net, model, images)}
-    if measured["fp32_against_torch"]["scores"] > PARITY_FP32 or measured["fp16_against_torch"]["scores"] > PARITY_FP16:
-        raise RuntimeError(f"the export does not agree with torch: {measured}")
+    measured = agreement(net, model, exact, images)
     outputs = model.look(splits.files(splits.calibration), "calibration")
     distribution = fit_distribution(features, outputs.features)
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
     (folder / "golden.npz").write_bytes(golden(model, spec))
-    (folder / "LICENSE").write_text(licence_text(recipe))
+    (folder / "LICENSE").write_text(licence_text(recipe.shipped().weights_licence, recipe.shipped().sources, CHANGES))
     truth, patients = splits.calibration.labels, splits.calibration.groups
     labels = label_specs(recipe, outputs, truth, patients)
     manifest = _manifest(
@@ -253,12 +228,7 @@ def _manifest(
             text=WORDS[model.dropout_place].format(passes=model.mc_passes),
         ),
         reads=package.reads,
-        gate=GateSpec(
-            file="gate.npz",
-            threshold=threshold,
-            text=f"distance of the pooled features from the training images ({COMPONENTS} axes and the residual);"
-            f" {REFUSED_SHARE:.1%} of the calibration split lies beyond the threshold",
-        ),
+        gate=gate_spec(threshold),
         age_groups=groups,
         may_raise_priority=package.may_raise_priority,
     )
@@ -274,16 +244,3 @@ def pin(manifest: Manifest, folder: Path) -> Manifest:
     pinned = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(pinned.to_json())
     return read_manifest(folder)
-
-
-def licence_text(recipe: Recipe) -> str:
-    package = recipe.shipped()
-    sources = "".join(f"  {one.name}\n  Licence: {one.licence}\n  {one.attribution}\n\n" for one in package.sources)
-    return (
-        f"The weights in model.onnx and the figures in gate.npz are licensed {package.weights_licence}\n"
-        "(https://creativecommons.org/licenses/by/4.0/legalcode).\n\n"
-        f"They were fitted to:\n\n{sources}"
-        "Changes made: images resized, split by patient group, used to fit the weights. No image is part of this\n"
-        "package; golden.npz holds made-up pictures only. When you pass the package on, keep this file with it.\n"
-        "Provided as is, without warranty of any kind.\n"
-    )

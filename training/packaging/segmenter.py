@@ -9,7 +9,6 @@ the masks' threshold is 0.5: with a handful of patients to choose on, a better c
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from inference.distribution import dump_distribution
 from inference.manifest import (
     Calibration,
-    GateSpec,
     InputSpec,
     LabelSpec,
     Licence,
@@ -32,20 +30,21 @@ from training.fitting.segment import build_resunet, to_value_range
 from training.networks.monte_carlo import METHODS, McConfig
 from training.networks.resunet import McSegNet
 from training.packaging.calibrate import fit_scaling
-from training.packaging.export import export, halve_weights, save
-from training.packaging.gate_fit import COMPONENTS, REFUSED_SHARE, choose_threshold, fit_distribution
+from training.packaging.gate_fit import choose_threshold, fit_distribution, gate_spec
 from training.packaging.golden import golden, head_phantoms
+from training.packaging.graphs import PARITY_FP16, Parity, agreement, standardised, write_graphs
+from training.packaging.legal import licence_text
 from training.packaging.look import Model, Outputs
-from training.packaging.package import PARITY_FP16, PARITY_FP32, parity, pin
+from training.packaging.package import pin
 from training.packaging.weights import with_weights
 from training.segmentation_recipe import SegmentationRecipe
 
 OUTPUTS = ("scores", "masks", "features")
 EVEN = 0.5
 PARITY_SLICES = 96  # of the test split
-PARITY_MASKS_FP16 = 0.05  # where an outline runs a rounding moves a pixel's probability most
+AT_MOST = {"scores": PARITY_FP16, "masks": 0.05}  # where an outline runs a rounding moves a pixel most
+CHANGES = "slices resized and stretched, split by patient"
 GATE_MARGIN = 1.3
-LEGAL_CODE = {"CC-BY-NC-SA-4.0": "https://creativecommons.org/licenses/by-nc-sa/4.0/legalcode"}
 
 
 def load_segmenter(recipe: SegmentationRecipe, run: Path) -> McSegNet:
@@ -56,23 +55,19 @@ def load_segmenter(recipe: SegmentationRecipe, run: Path) -> McSegNet:
 
 def write_segmenter(
     recipe: SegmentationRecipe, run: Path, splits: dict[str, MarkedSlices], folder: Path, threads: int = 0
-) -> dict[str, Any]:
+) -> Parity:
     """Everything but card and figures. Returns the parity that was measured; raises when it is too poor."""
     folder.mkdir(parents=True, exist_ok=True)
     net, spec = load_segmenter(recipe, run), _input(recipe)
     features = _train_features(net, _pictures(splits["train"], recipe), recipe)
-    full = export(net, recipe.size, OUTPUTS)
-    save(full, run / "model-fp32.onnx")
-    save(halve_weights(full), folder / "model.onnx")
-    model = Model(folder / "model.onnx", spec, threads, OUTPUTS)
+    model, exact = write_graphs(net, spec, run, folder, threads, OUTPUTS)
     some = splits["test"].where(np.arange(len(splits["test"])) % max(1, len(splits["test"]) // PARITY_SLICES) == 0)
-    exact = Model(run / "model-fp32.onnx", spec, threads, OUTPUTS)
-    measured = _parity(net, exact, model, _tensors(_pictures(some, recipe), recipe))
+    measured = agreement(net, model, exact, _tensors(_pictures(some, recipe), recipe), AT_MOST)
     outputs = _look(model, _tensors(_pictures(splits["calibration"], recipe), recipe))
     distribution = fit_distribution(features, outputs.features)
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
     (folder / "golden.npz").write_bytes(golden(model, spec, head_phantoms(spec.height, spec.width)))
-    (folder / "LICENSE").write_text(licence_of_slices(recipe))
+    (folder / "LICENSE").write_text(licence_text(recipe.package.weights_licence, recipe.package.sources, CHANGES))
     label = label_spec(recipe, outputs.scores[:, :, 0].astype(np.float64), splits["calibration"].marked)
     threshold = round(GATE_MARGIN * choose_threshold(distribution.distance(outputs.features)), 3)
     pin(_manifest(recipe, spec, label, threshold), folder)
@@ -96,20 +91,6 @@ def label_spec(recipe: SegmentationRecipe, scores: NDArray[np.float64], truth: N
             f" ({marked} with, {len(truth) - marked} without)",
         ),
         calibration=Calibration(method="platt", temperature=scaling.temperature, bias=scaling.bias),
-    )
-
-
-def licence_of_slices(recipe: SegmentationRecipe) -> str:
-    package = recipe.package
-    sources = "\n\n".join(f"  {one.name}\n  Licence: {one.licence}\n  {one.attribution}" for one in package.sources)
-    return (
-        f"The weights in model.onnx and the figures in gate.npz are licensed {package.weights_licence}\n"
-        f"({LEGAL_CODE[package.weights_licence]}): no commercial use; what is\n"
-        "built on them is passed on under the same terms.\n\n"
-        f"They were fitted to:\n\n{sources}\n\n"
-        "Changes made: slices resized and stretched, split by patient, used to fit the weights. No image is part of\n"
-        "this package; golden.npz holds made-up pictures only. When you pass the package on, keep this file with it.\n"
-        "Provided as is, without warranty of any kind.\n"
     )
 
 
@@ -141,18 +122,7 @@ def _train_features(net: McSegNet, pictures: NDArray[np.float32], recipe: Segmen
         with torch.autocast("cpu", torch.bfloat16):
             batch = to_value_range(torch.from_numpy(pictures[start : start + 32]).unsqueeze(1), recipe)
             raw.append(net.raw_features(net.net.encode(batch)).float())
-    features = torch.cat(raw)
-    net.standardise(features)
-    return ((features - net.feature_mean) / net.feature_scale).numpy()
-
-
-def _parity(net: McSegNet, exact: Model, half: Model, images: NDArray[np.float32]) -> dict[str, Any]:
-    measured = {"fp32_against_torch": parity(net, exact, images), "fp16_against_torch": parity(net, half, images)}
-    full, stored = measured["fp32_against_torch"], measured["fp16_against_torch"]
-    poor = max(full["scores"], full["masks"]) > PARITY_FP32
-    if poor or stored["scores"] > PARITY_FP16 or stored["masks"] > PARITY_MASKS_FP16:
-        raise RuntimeError(f"the export does not agree with torch: {measured}")
-    return measured
+    return standardised(net, raw)
 
 
 def _look(model: Model, images: NDArray[np.float32]) -> Outputs:
@@ -184,12 +154,7 @@ def _manifest(recipe: SegmentationRecipe, spec: InputSpec, label: LabelSpec, thr
             " uncertainty",
         ),
         reads=package.reads,
-        gate=GateSpec(
-            file="gate.npz",
-            threshold=threshold,
-            text=f"distance of the pooled features from the training slices ({COMPONENTS} axes and the residual);"
-            f" {GATE_MARGIN} times what {REFUSED_SHARE:.1%} of the calibration split lies beyond",
-        ),
+        gate=gate_spec(threshold, "slices", GATE_MARGIN),
         segmentation=package.segmentation,
         may_raise_priority=package.may_raise_priority,
     )
