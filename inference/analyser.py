@@ -28,11 +28,11 @@ from inference.gate import check_features, check_header, check_pixels
 from inference.header import HeaderFacts
 from inference.manifest import InputSpec, Window
 from inference.outputs import Outputs
-from inference.package import Package
+from inference.package import Package, Refused, check_enough
 from inference.results import Results
-from inference.route import NotMeantFor, route
+from inference.route import NotMeantFor, meant_for, route
 from inference.sandbox import DecodeChild, Decoded, DecodePool, Wanted
-from inference.session import Computing, ModelSession, open_sessions
+from inference.session import Opened, open_sessions
 from inference.tasks import SeenImage, reader
 from inference.tensor import to_tensor
 from ledger.records import ImageResult, TriagePriority
@@ -87,17 +87,29 @@ class _Prepared:
 
 
 class Analyser:
-    """Sessions and decode children for one process. Use from one thread at a time."""
+    """Sessions and decode children for one process. Use from one thread at a time.
+
+    refused: packages that could not be loaded; `self.refused` has those that do not behave too. Raises ProviderError,
+    and PackageError when the refused leave nothing to serve with or the settings name one of them.
+    """
 
     def __init__(
-        self, settings: Settings, packages: Sequence[Package], store: Store | None = None, children: int | None = None
+        self,
+        settings: Settings,
+        packages: Sequence[Package],
+        store: Store | None = None,
+        children: int | None = None,
+        refused: Sequence[Refused] = (),
     ) -> None:
         self._settings = settings
-        self._packages = tuple(packages)
         self._store = store
         self._results = Results(settings.results_hash, settings.recommend.not_assessed)
-        self._sessions, computing = self._open()
-        self.provider, self.degraded = computing.provider, computing.degraded
+        opened = self._open(packages)
+        self._sessions = opened.sessions
+        self._packages = tuple(package for package in packages if package.digest in opened.sessions)
+        self.refused = (*refused, *opened.refused)
+        check_enough(self._packages, self.refused, settings.look)
+        self.provider, self.degraded = opened.computing.provider, opened.computing.degraded
         size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
         self._pool = DecodePool(settings.look, size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="decode")
@@ -112,17 +124,20 @@ class Analyser:
                 self._run(package, waiting[start : start + self._settings.look.batch_max])
         return [_looked(item) for item in prepared]
 
+    @property
+    def models(self) -> list[str]:
+        """Name and version of each package that serves."""
+        return [f"{package.manifest.name} {package.manifest.version}" for package in self._packages]
+
     def close(self) -> None:
         """End the children. Safe to call twice."""
         self._threads.shutdown()
         self._pool.close()
 
-    def _open(self) -> tuple[dict[str, ModelSession], Computing]:
+    def _open(self, packages: Sequence[Package]) -> Opened:
         look = self._settings.look
         resources = Resources(look.threads, look.batch_max, self._settings.node.state_dir / "engines")
-        return open_sessions(
-            self._packages, look.provider, resources, None if look.precision == "auto" else look.precision
-        )
+        return open_sessions(packages, look.provider, resources, None if look.precision == "auto" else look.precision)
 
     def _prepare(self, source: Source) -> _Prepared:
         """Everything before the model, in a decode thread."""
@@ -146,10 +161,11 @@ class Analyser:
         """Raises CannotLook when the header cannot be read: then nobody knows whether a model is meant for it."""
         source = item.source
         item.facts = child.look(source.path, source.as_kind, source.age_years)
+        missed = [one for one in self.refused if one.manifest and meant_for(item.facts, one.manifest.reads)]
+        item.results += [self._results.package_refused(item.facts, one) for one in missed]
         routing = route(item.facts, self._packages)
-        if not routing.packages:
+        if not routing.packages and not missed:
             item.results.append(self._results.not_applicable(item.facts, item.shape, routing.otherwise))
-            return
         allowed = [package for package in routing.packages if self._allowed(item, package)]
         if allowed:
             self._decode(item, allowed, child)

@@ -1,16 +1,15 @@
 """Model packages on disk: found, checked against their pinned hashes, and held in memory before anything runs them.
 
 Every file is read once, without following links; what was hashed is what is used. A package that fails any check is
-refused whole, and the error names the file.
+refused whole and by name, and the others serve (ADR 0012).
 """
 
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import structlog
 
 from config.settings import LookSettings
 from inference.distribution import FeatureDistribution, load_distribution
@@ -21,7 +20,6 @@ from inference.onnx_check import onnx_problems
 from inference.views import total_passes
 from ledger.records import ModelIdentity, VolumeRule
 
-log = structlog.get_logger()
 MAX_FILE_BYTES = 2_000_000_000
 GOLDEN = "golden.npz"
 
@@ -48,18 +46,49 @@ class Package:
 
     @property
     def identity(self) -> ModelIdentity:
-        manifest = self.manifest
-        words = manifest.uncertainty.text
-        passes = total_passes(manifest.uncertainty.passes, manifest.input, len(manifest.members))
-        rule = manifest.segmentation
-        return ModelIdentity(
-            manifest.name,
-            manifest.version,
-            self.digest,
-            passes,
-            words,
-            VolumeRule(rule.min_slices, rule.min_volume_ml) if rule else None,
-        )
+        return identity(self.manifest, self.digest)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A package that is there and cannot be used. manifest, digest: None and empty where it cannot be read; then
+    nobody knows what the package would have read."""
+
+    folder: Path
+    reason: str  # for whoever runs the node: it names the file
+    manifest: Manifest | None = field(default=None, repr=False)
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.parent.name} {self.folder.name}"
+
+    @property
+    def sentence(self) -> str:
+        return f"the model package {self.name} is refused: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the settings choose among the packages that are there. passed_over: their licence is not accepted."""
+
+    packages: tuple[Package, ...]
+    refused: tuple[Refused, ...] = ()
+    passed_over: tuple[Manifest, ...] = ()
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """All that can be read."""
+        refused = (one.manifest for one in self.refused if one.manifest)
+        return (*(package.manifest for package in self.packages), *refused, *self.passed_over)
+
+
+def identity(manifest: Manifest, digest: str) -> ModelIdentity:
+    """What results say of the package that they are from."""
+    passes = total_passes(manifest.uncertainty.passes, manifest.input, len(manifest.members))
+    rule = manifest.segmentation
+    volume_rule = VolumeRule(rule.min_slices, rule.min_volume_ml) if rule else None
+    return ModelIdentity(manifest.name, manifest.version, digest, passes, manifest.uncertainty.text, volume_rule)
 
 
 def default_models_dir() -> Path:
@@ -67,29 +96,42 @@ def default_models_dir() -> Path:
     return Path(__file__).resolve().parents[1] / "models"
 
 
+def installed(look: LookSettings) -> Installed:
+    """The packages that the settings name: the newest version of each name, or the one of "name/version". No names:
+    all that are there. Raises PackageError for a name without a package."""
+    packages: list[Package] = []
+    refused: list[Refused] = []
+    passed_over: list[Manifest] = []
+    for folder in _chosen(look):
+        manifest, digest = None, ""
+        try:
+            manifest, content = _manifest(folder)
+            digest = hashlib.sha256(content).hexdigest()
+            why = unaccepted(manifest, look)
+            if why and not look.models:
+                passed_over.append(manifest)
+            elif why:
+                raise PackageError(f"{folder}: {why}")
+            else:
+                packages.append(load_package(folder))
+        except PackageError as error:
+            refused.append(Refused(folder, str(error), manifest, digest))
+    return Installed(tuple(packages), tuple(refused), tuple(passed_over))
+
+
+def check_enough(packages: Sequence[Package], refused: Sequence[Refused], look: LookSettings) -> None:
+    """Raises PackageError when the refused leave nothing to serve with, or when the settings asked for one of them."""
+    if refused and look.models:
+        raise PackageError(f"look.models names it, but {refused[0].sentence}")
+    if refused and not packages:
+        raise PackageError(f"no model package is left: {'; '.join(one.sentence for one in refused)}")
+
+
 def load_packages(look: LookSettings) -> tuple[Package, ...]:
-    """The packages that the settings name: the newest version of each name, or the one of "name/version".
-
-    No names: all that are there, except those whose licence the settings do not accept, which are logged. Raises
-    PackageError for a package that is refused, for a name without a package, for a name whose licence is not accepted.
-    """
-    for manifest in passed_over(look):
-        log.warning(
-            "package_passed_over", model=f"{manifest.name}/{manifest.version}", licence=manifest.licence.weights
-        )
-    return tuple(load_package(folder) for folder in _chosen(look) if not _unaccepted_unless_named(folder, look))
-
-
-def passed_over(look: LookSettings) -> tuple[Manifest, ...]:
-    """The packages that are there and are not used because of their licence. Raises PackageError."""
-    if look.models:
-        return ()
-    return tuple(_manifest(folder)[0] for folder in _chosen(look) if _unaccepted_unless_named(folder, look))
-
-
-def named(look: LookSettings) -> tuple[Manifest, ...]:
-    """The manifests of the packages that the settings name, used or not. Raises PackageError."""
-    return tuple(_manifest(folder)[0] for folder in _chosen(look)) if look.models else ()
+    """The packages of `installed` that can be used. Raises PackageError as `check_enough` does."""
+    found = installed(look)
+    check_enough(found.packages, found.refused, look)
+    return found.packages
 
 
 def _chosen(look: LookSettings) -> list[Path]:
@@ -98,14 +140,6 @@ def _chosen(look: LookSettings) -> list[Path]:
     if not look.models:
         return [versions[-1] for _, versions in sorted(found.items())]
     return [_choose(root, found, wanted) for wanted in dict.fromkeys(look.models)]
-
-
-def _unaccepted_unless_named(folder: Path, look: LookSettings) -> str:
-    """Why the package is passed over. Raises PackageError when the settings name it: then nobody passes over it."""
-    why = unaccepted(_manifest(folder)[0], look)
-    if why and look.models:
-        raise PackageError(f"{folder}: {why}")
-    return why
 
 
 def find_packages(root: Path) -> dict[str, list[Path]]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from inference.errors import CannotLook
 from inference.header import HeaderFacts
-from inference.package import Package
+from inference.package import Package, Refused, identity
 from inference.route import NotMeantFor
-from ledger.records import ImageResult, ResultStatus, TriagePriority
+from ledger.records import ImageResult, ModelIdentity, ResultStatus, TriagePriority
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,18 @@ class Results:
         self, facts: HeaderFacts, shape: tuple[int, int] | None, package: Package, priority: TriagePriority
     ) -> ImageResult:
         """Without its findings, which the caller adds. shape: (rows, columns) of what was decoded."""
-        return self._result(facts, shape, package, ResultStatus.ANALYSED, priority, "", "")
+        return self._result(facts, shape, package.identity, ResultStatus.ANALYSED, priority, "", "")
 
     def refused(
         self, facts: HeaderFacts, shape: tuple[int, int] | None, package: Package, refusal: CannotLook
     ) -> ImageResult:
-        status, priority = ResultStatus.NOT_ASSESSED, TriagePriority.NOT_ASSESSED
-        recommendations = (self.recommendation,)
-        return self._result(
-            facts, shape, package, status, priority, refusal.reason_code, refusal.reason, recommendations
-        )
+        return self._not_assessed(facts, shape, package.identity, refusal.reason_code, refusal.reason)
+
+    def package_refused(self, facts: HeaderFacts, refused: Refused) -> ImageResult:
+        """A package is meant for the image and cannot be used. Which file is at fault is not for a radiologist."""
+        model = identity(refused.manifest, refused.digest) if refused.manifest else None
+        why = f"Package refused: {refused.name} is meant for this image and cannot be used on this node."
+        return self._not_assessed(facts, None, model, "package_refused", why)
 
     def not_applicable(self, facts: HeaderFacts, shape: tuple[int, int] | None, why: NotMeantFor) -> ImageResult:
         return self._result(facts, shape, None, ResultStatus.NOT_APPLICABLE, None, why.reason_code, why.reason)
@@ -43,13 +45,25 @@ class Results:
         reason: str = "The node failed on this image; its log says why.",
     ) -> ImageResult:
         status, priority = ResultStatus.FAILED, TriagePriority.NOT_ASSESSED
-        return self._result(facts, shape, package, status, priority, reason_code, reason)
+        model = package.identity if package else None
+        return self._result(facts, shape, model, status, priority, reason_code, reason)
+
+    def _not_assessed(
+        self,
+        facts: HeaderFacts,
+        shape: tuple[int, int] | None,
+        model: ModelIdentity | None,
+        reason_code: str,
+        reason: str,
+    ) -> ImageResult:
+        status, priority = ResultStatus.NOT_ASSESSED, TriagePriority.NOT_ASSESSED
+        return self._result(facts, shape, model, status, priority, reason_code, reason, (self.recommendation,))
 
     def _result(
         self,
         facts: HeaderFacts,
         shape: tuple[int, int] | None,
-        package: Package | None,
+        model: ModelIdentity | None,
         status: ResultStatus,
         priority: TriagePriority | None,
         code: str,
@@ -62,7 +76,7 @@ class Results:
             reason=reason,
             reason_code=code,
             priority=priority,
-            model=package.identity if package else None,
+            model=model,
             recommendations=recommendations,
             unverified_input=facts.unverified,
             source_rows=rows,

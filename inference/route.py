@@ -36,6 +36,11 @@ def route(facts: HeaderFacts, packages: tuple[Package, ...]) -> Routing:
     return Routing(tuple(package for package, refusal in answers if refusal is None), nearest)
 
 
+def meant_for(facts: HeaderFacts, reads: Reads) -> bool:
+    """Whether a package that reads this would be asked; of an unknown body part it would."""
+    return _question(facts, reads) is None
+
+
 def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
     if facts.modality not in reads.modalities:
         return NotMeantFor("modality_not_read", f"No model reads the modality {facts.modality or '(none)'}.")

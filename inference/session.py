@@ -2,7 +2,8 @@
 
 import io
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from inference.engines import Graph, Precision, Provider, Resources, Wanted, candidates, fast, opened
 from inference.errors import PackageError, ProviderError
 from inference.outputs import Outputs
-from inference.package import Package
+from inference.package import Installed, Package, Refused
 from inference.self_test import self_test
 from inference.tasks import reader
 from inference.tolerance import REDUCED
@@ -139,28 +140,61 @@ def golden_examples(package: Package) -> tuple[NDArray[np.float32], NDArray[np.f
         return None
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Sessions by their package's digest. refused: packages that do not behave; the others serve."""
+
+    sessions: dict[str, ModelSession]
+    computing: Computing
+    refused: tuple[Refused, ...] = ()
+
+
 def open_sessions(
-    packages: tuple[Package, ...], wanted: Wanted, resources: Resources, precision: Precision | None = None
-) -> tuple[dict[str, ModelSession], Computing]:
-    """A tested session for each package by its digest, and what computes them all.
+    packages: Sequence[Package], wanted: Wanted, resources: Resources, precision: Precision | None = None
+) -> Opened:
+    """A tested session for each package that behaves. precision: None for what each package bears.
 
-    "auto" takes the first provider that runs every package; when that is not the one it hoped for it is degraded and
-    says so, never in silence. A provider that was demanded runs or raises. precision: None for what each package bears.
+    "auto" takes the first provider that runs whatever the last one runs; when that is not the one it hoped for it is
+    degraded and says so, never in silence. What the last provider does not run either is the package's own fault. A
+    provider that was demanded is the only one. Raises ProviderError when that is not installed.
     """
-    wish, *others = candidates(wanted)
-    for provider, is_last in zip((wish, *others), [False] * len(others) + [True], strict=True):
-        try:
-            sessions = {package.digest: _tested(package, provider, resources, precision) for package in packages}
-        except (ProviderError, PackageError) as error:
-            if is_last:
-                raise
-            log.warning("provider_degraded", wanted=wish, failed=provider, reason=str(error)[:300])
+    providers = candidates(wanted)
+    resources = replace(resources, all_on_gpu=wanted != "auto")
+    for provider in providers:
+        tried = [(package, _tried(package, provider, resources, precision)) for package in packages]
+        refused = [(package, one) for package, one in tried if isinstance(one, Refused)]
+        lesser = [] if provider == providers[-1] else _run_by(providers[-1], refused, resources, precision)
+        if lesser:
+            log.warning("provider_degraded", wanted=providers[0], failed=provider, reason=lesser[0].reason[:300])
             continue
-        return sessions, Computing(provider, wish if provider != wish else "")
-    raise AssertionError("the last provider neither ran nor raised")
+        sessions = {package.digest: one for package, one in tried if isinstance(one, ModelSession)}
+        computing = Computing(provider, providers[0] if provider != providers[0] else "")
+        return Opened(sessions, computing, tuple(one for _, one in refused))
+    raise AssertionError("the last provider runs what the last provider runs")
 
 
-def _tested(package: Package, provider: Provider, resources: Resources, precision: Precision | None) -> ModelSession:
-    session = ModelSession(package, provider, resources, precision)
-    session.self_test()
+def behaving(found: Installed) -> Installed:
+    """The same, less the packages that fail their self-test on the CPU, which every installation has."""
+    opened = open_sessions(found.packages, "cpu", Resources())
+    packages = tuple(package for package in found.packages if package.digest in opened.sessions)
+    return replace(found, packages=packages, refused=(*found.refused, *opened.refused))
+
+
+def _run_by(
+    provider: Provider, refused: list[tuple[Package, Refused]], resources: Resources, precision: Precision | None
+) -> list[Refused]:
+    """Those of the refused that run on `provider`: then it is not their fault."""
+    return [
+        one for package, one in refused if isinstance(_tried(package, provider, resources, precision), ModelSession)
+    ]
+
+
+def _tried(
+    package: Package, provider: Provider, resources: Resources, precision: Precision | None
+) -> ModelSession | Refused:
+    try:
+        session = ModelSession(package, provider, resources, precision)
+        session.self_test()
+    except (PackageError, ProviderError) as error:
+        return Refused(package.folder, str(error), package.manifest, package.digest)
     return session

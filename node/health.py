@@ -16,13 +16,17 @@ ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associ
 
 @dataclass(frozen=True)
 class Health:
-    """reasons: empty when healthy, else a sentence each. provider: what the models run on, None when nobody says."""
+    """reasons: empty when healthy, else a sentence each. provider: what the models run on, None when nobody says.
+
+    alarms: a sentence each for what a person must mend while the node goes on: model packages that are refused.
+    """
 
     echo_answered: bool
     oldest_job_s: float | None
     reasons: tuple[str, ...]
     provider: str | None = None
-    degraded: bool = False  # slower than hoped for, and no reason to stop
+    degraded: bool = False  # slower than hoped for, or less than installed, and no reason to stop
+    alarms: tuple[str, ...] = ()
 
 
 class HealthCheck:
@@ -51,7 +55,9 @@ class HealthCheck:
             reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
         reasons += self._delivery_reasons(limit_s)
         looking = notices.read(self._settings, "analyse")
-        return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), bool(looking.get("degraded", False)))
+        alarms = tuple(looking.get("refused", ()))
+        degraded = bool(looking.get("degraded", False)) or bool(alarms)
+        return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, alarms)
 
     def _delivery_reasons(self, limit_s: float) -> list[str]:
         try:

@@ -28,6 +28,8 @@ LEDGER_UNAVAILABLE: Final = "ledger_unavailable"
 LOOP_FAILED: Final = "loop_failed"
 
 MODELS_LOADED: Final = "models_loaded"
+PACKAGE_PASSED_OVER: Final = "package_passed_over"  # its licence is not accepted
+PACKAGE_REFUSED: Final = "package_refused"
 PROVIDER_DEGRADED: Final = "provider_degraded"
 INSTANCE_LOOKED_AT: Final = "instance_looked_at"
 REPORT_BUILT: Final = "report_built"

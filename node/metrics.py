@@ -54,10 +54,13 @@ class LedgerCollector:
         yield _gauge(
             "opentriage_oldest_job_age_seconds", "Wait of the oldest due job", self._ledger.oldest_job_age_s() or 0.0
         )
-        degraded = bool(notices.read(self._settings, "analyse").get("degraded", False))
+        looking = notices.read(self._settings, "analyse")
+        degraded = bool(looking.get("degraded", False))
         yield _gauge(
             "opentriage_provider_degraded", "1 when models run on a lesser provider than asked for", float(degraded)
         )
+        refused = len(looking.get("refused", ()))
+        yield _gauge("opentriage_packages_refused", "Model packages that are there and cannot be used", refused)
 
     def _deliveries(self, counted: dict[str, int]) -> Metric:
         family = GaugeMetricFamily("opentriage_deliveries", "Result objects", labels=["destination", "state"])

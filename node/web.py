@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from config import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
-from node import log_events
+from node import log_events, notices
 from node.health import HealthCheck
 from node.metrics import make_registry, render
 from node.triage_list import delivery_words, finding_words, priority_word, start_of_day
@@ -80,6 +80,7 @@ class Pages:
         return self._templates.get_template("list.html").render(
             entries=entries,
             parked=self._ledger.parked(),
+            refused=notices.read(self._settings, "analyse").get("refused", []),
             now=now,
             refresh_s=REFRESH_S,
             ae_title=self._settings.receive.ae_title,
@@ -95,6 +96,7 @@ class Pages:
             "reasons": list(health.reasons),
             "provider": health.provider,
             "degraded": health.degraded,
+            "alarms": list(health.alarms),
         }
         return JSONResponse(body, status_code=503 if health.reasons else 200)
 

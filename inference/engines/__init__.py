@@ -9,6 +9,13 @@ from inference.engines.openvino_engine import OpenVinoEngine
 from inference.errors import ProviderError
 
 Wanted = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
+_GPU = "uninstall onnxruntime, then pip install --require-hashes -r requirements/gpu.txt"
+HOW_TO_GET = {
+    "cuda": _GPU,
+    "tensorrt": f"{_GPU} and NVIDIA's TensorRT libraries",
+    "openvino": "pip install --require-hashes -r requirements/openvino.txt",
+    "cpu": "pip install --require-hashes -r requirements/cpu.txt",
+}
 
 __all__ = ["Arrays", "Engine", "Graph", "Precision", "Provider", "Resources", "Wanted", "candidates", "fast", "opened"]
 
@@ -22,7 +29,10 @@ def candidates(wanted: Wanted) -> tuple[Provider, ...]:
     if wanted == "auto":
         return tuple(provider for provider in ("cuda", "openvino", "cpu") if provider in there)
     if wanted not in there:
-        raise ProviderError(f"look.provider is {wanted}, but here there is only {', '.join(sorted(there))}")
+        raise ProviderError(
+            f"look.provider is {wanted}, but here there is only {', '.join(sorted(there))}: {HOW_TO_GET[wanted]},"
+            ' or set look.provider to "auto"'
+        )
     return (wanted,)
 
 

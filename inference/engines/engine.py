@@ -26,11 +26,14 @@ class Graph:
 
 @dataclass(frozen=True)
 class Resources:
-    """threads: 0 for every core. batch: most images that will wait at once. cache: where built engines are kept."""
+    """threads: 0 for every core. batch: most images that will wait at once. cache: where built engines are kept.
+
+    all_on_gpu: on a GPU, a graph is refused when the runtime would compute any node of it on the CPU."""
 
     threads: int = 0
     batch: int = 8
     cache: Path | None = None
+    all_on_gpu: bool = False
 
 
 class Engine(Protocol):

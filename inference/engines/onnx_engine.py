@@ -16,6 +16,7 @@ PROVIDERS: dict[Provider, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 # Deterministic kernels and no search among algorithms: the same image must always get the same numbers.
+NO_CPU = "session.disable_cpu_ep_fallback"  # "1": a session with a node on the CPU is not made
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
 
 
@@ -78,9 +79,17 @@ def open_session(graph: Graph, resources: Resources, provider: Provider, wanted:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 3
+    strict = resources.all_on_gpu and provider != "cpu"
+    if strict:  # asserted for each node; naming the CPU beside it would be a contradiction to ONNX Runtime
+        options.add_session_config_entry(NO_CPU, "1")
     try:
-        session = ort.InferenceSession(graph.model, options, [*wanted, "CPUExecutionProvider"])
+        session = ort.InferenceSession(graph.model, options, wanted if strict else [*wanted, "CPUExecutionProvider"])
     except Exception as error:
+        if strict and "fallback to CPU" in str(error):
+            raise ProviderError(
+                f"{graph.file}: look.provider is {provider}, but ONNX Runtime would compute it on the CPU, wholly or in"
+                f' part (is the driver there? look.provider = "auto" allows it): {error}'
+            ) from error
         raise PackageError(f"{graph.file}: ONNX Runtime refuses it: {error}") from error
     session.disable_fallback()
     got = session.get_providers()[0]

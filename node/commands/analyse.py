@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from inference.analyser import Analyser, Source
-from inference.package import load_packages
+from inference.package import installed
 from inference.picture_kinds import PICTURE_KINDS
 from ledger.errors import OpenTriageError
 from ledger.records import InstanceResults
@@ -52,9 +52,12 @@ def analyse(
     configure(settings.node.log_level if settings.node.log_level != "info" else "error", "analyse")
     scratch = Scratch() if out is not None else None
     try:
-        analyser = Analyser(settings, load_packages(settings.look), scratch.store if scratch else None)
+        found = installed(settings.look)
+        analyser = Analyser(settings, found.packages, scratch.store if scratch else None, refused=found.refused)
     except OpenTriageError as error:
         fail(str(error))
+    for one in analyser.refused:
+        err.print(one.sentence, style="bold red", markup=False, soft_wrap=True)
     sources = [source_of(path, as_kind, age) for path in walk(paths)]
     kept: list[InstanceResults] = []
     series = Series()

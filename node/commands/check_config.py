@@ -11,9 +11,12 @@ from rich.text import Text
 
 from config import Settings, origins
 from config.settings import LookSettings, ReceiveSettings
-from inference.errors import PackageError
+from inference.engines import candidates
+from inference.errors import PackageError, ProviderError
 from inference.licence import unaccepted
-from inference.package import named, passed_over
+from inference.manifest import Manifest
+from inference.package import check_enough, installed
+from inference.session import behaving
 from node.console import ConfigOption, err, out, settings_of
 
 app = typer.Typer(add_completion=False)
@@ -59,7 +62,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "web.host: the list, health and metrics are open to the network; they hold no names, but study UIDs"
     if settings.look.unknown_age == "accept":
         yield "look.unknown_age: images of unknown age are analysed although a package was validated for some ages only"
-    yield from _licences(settings.look)
+    yield from _models(settings.look)
     if settings.decide.critical_flags_in_dicom:
         yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
@@ -67,16 +70,30 @@ def warnings(settings: Settings) -> Iterator[str]:
     yield from _folders(settings)
 
 
-def _licences(look: LookSettings) -> Iterator[str]:
-    if look.accept_licences:
-        accepted = ", ".join(look.accept_licences)
-        yield f"look.accept_licences: weights that allow no commercial use are used ({accepted})"
+def _models(look: LookSettings) -> Iterator[str]:
+    """What the analyser would say at its start."""
     try:
-        yield from (f"look: not used: {unaccepted(manifest, look)}" for manifest in passed_over(look))
-        refused = [manifest for manifest in named(look) if unaccepted(manifest, look)]
-        yield from (f"look.models: the node will not start: {unaccepted(manifest, look)}" for manifest in refused)
+        candidates(look.provider)
+    except ProviderError as error:
+        yield f"look: the node will not start: {error}"
+    try:
+        found = behaving(installed(look))
+        yield from _licences(look, found.manifests)
+        yield from (f"look: not used: {unaccepted(manifest, look)}" for manifest in found.passed_over)
+        check_enough(found.packages, found.refused, look)
+        yield from (f"look: {one.sentence}" for one in found.refused)
     except PackageError as error:
         yield f"look: the node will not start: {error}"
+
+
+def _licences(look: LookSettings, manifests: tuple[Manifest, ...]) -> Iterator[str]:
+    for accepted in dict.fromkeys(look.accept_licences):
+        under = [manifest for manifest in manifests if manifest.licence.weights == accepted]
+        if not under:
+            yield f"look.accept_licences: no installed package has weights under {accepted}; is it misspelt?"
+        elif used := [manifest.name for manifest in under if manifest.licence.non_commercial]:
+            names = ", ".join(used)
+            yield f"look.accept_licences: weights that allow no commercial use are used ({accepted}: {names})"
 
 
 def _folders(settings: Settings) -> Iterator[str]:

@@ -14,11 +14,17 @@ from inference.errors import PackageError
 from inference.gate import age_words
 from inference.licence import unaccepted
 from inference.manifest import Manifest
-from inference.package import default_models_dir, find_packages, load_packages, passed_over
+from inference.package import default_models_dir, find_packages, installed
+from inference.session import behaving
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
 
 MOST_PARTS = 4  # that a cell of the list names
+NO_TORCH = (
+    "importing weights needs torch, which this node does without. In a checkout of OpenTriage, make an environment"
+    " beside it: python3 -m venv .venv-train; .venv-train/bin/pip install --require-hashes -r requirements/train.txt;"
+    " .venv-train/bin/pip install --no-deps --editable .; then run .venv-train/bin/opentriage models import"
+)
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
@@ -29,16 +35,20 @@ def models() -> None:
 
 @app.command("list")
 def list_packages(config: ConfigOption = None) -> None:
-    """List the packages that the node would load: what each reads, finds, and may be used for."""
+    """List the packages that the node would load: what each reads, finds, and may be used for.
+
+    Then those it passes over for their licence, and those it refuses, with the reason. Exit status 1 when it refuses
+    one.
+    """
     look = settings_of(config).look
     try:
-        packages = load_packages(look)
+        found = behaving(installed(look))
     except PackageError as error:
         fail(str(error))
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "version", "finds", "reads", "licence of weights", "digest"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "version", "digest"))
-    for package in packages:
+    for package in found.packages:
         manifest = package.manifest
         table.add_row(
             manifest.name,
@@ -49,8 +59,12 @@ def list_packages(config: ConfigOption = None) -> None:
             package.digest[:16],
         )
     out.print(table)
-    for manifest in passed_over(look):
+    for manifest in found.passed_over:
         err.print(f"not used: {unaccepted(manifest, look)}", style="yellow", markup=False)
+    for one in found.refused:
+        err.print(one.sentence, style="bold red", markup=False, soft_wrap=True)
+    if found.refused:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _reads(manifest: Manifest) -> str:
@@ -96,12 +110,30 @@ def _installed(look: LookSettings) -> list[Path]:
     add_help_option=False,
 )
 def import_package(context: typer.Context) -> None:
-    """Make a package of published weights (TorchXRayVision, torchvision); needs the extra "train".
+    """Make a package of published DenseNet-121 weights (TorchXRayVision, torchvision); needs an environment with torch.
 
-    CHECKPOINT --kind KIND --name NAME --label LABEL --seen-data SET --out DIR; --help lists every option.
+    \b
+    opentriage models import CHECKPOINT --kind KIND --out DIR
+                             --name NAME --label LABEL --seen-data SET
+    CHECKPOINT        A .pt, .pth or .safetensors file.
+    --kind KIND       torchvision-densenet121 or torchxrayvision-densenet121.
+    --out DIR         The package goes to DIR/NAME/VERSION.
+    --name NAME       Of the package: small letters, digits and hyphens.
+    --label LABEL     NAME or NAME=ROW of the head, from 0; repeat.
+    --seen-data SET   A set that the weights have seen; repeat. Or: unknown.
+    --licence TEXT    Of the weights, as published; without it: unknown.
+    --non-commercial  The weights' licence says so.
+    --version TEXT    Of the package; without it: 1.0.0.
+    --ages FROM-TO    Years, TO not included; without it: 18-120.
+    --size PIXELS     Height and width of the input; without it: 224.
+    --trunk-only      Write DIR/weights.pt for a recipe, without a head.
+
+    Nothing that the file contains is run. The package raises no priority: nothing was measured.
     """
-    if importlib.util.find_spec("training") is None or importlib.util.find_spec("torch") is None:
-        fail("importing weights needs torch, which this node does without: pip install 'opentriage[train]' elsewhere")
-    raise typer.Exit(
-        subprocess.run([sys.executable, "-m", "training.cli", "import", *context.args], check=False).returncode
-    )
+    if importlib.util.find_spec("training") and importlib.util.find_spec("torch"):
+        command = [sys.executable, "-m", "training.cli", "import", *context.args]
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
+    if not {"-h", "--help"}.isdisjoint(context.args):
+        typer.echo(context.get_help())
+        raise typer.Exit
+    fail(NO_TORCH)

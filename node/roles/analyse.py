@@ -6,7 +6,7 @@ import structlog
 
 from config import Settings
 from inference.analyser import Analyser, Looked, Source
-from inference.package import load_packages
+from inference.package import installed
 from ledger.errors import LeaseLost
 from ledger.ledger import Ledger
 from ledger.records import ImageResult, Job, ResultStatus, Stage, TriagePriority
@@ -22,11 +22,17 @@ def run(settings: Settings) -> int:
     stop = stop_on_signals()
     exit_at_latest(stop, settings.node.stop_grace_s)
     log = structlog.get_logger()
-    packages = load_packages(settings.look)
-    log.info(log_events.MODELS_LOADED, models=[f"{p.manifest.name} {p.manifest.version}" for p in packages])
+    found = installed(settings.look)
+    for manifest in found.passed_over:
+        model = f"{manifest.name} {manifest.version}"
+        log.warning(log_events.PACKAGE_PASSED_OVER, model=model, licence=manifest.licence.weights)
     ledger = open_ledger(settings)
-    analyser = Analyser(settings, packages, ledger.store)
-    notices.publish(settings, "analyse", provider=analyser.provider, degraded=analyser.degraded)
+    analyser = Analyser(settings, found.packages, ledger.store, refused=found.refused)
+    refused = [one.sentence for one in analyser.refused]
+    log.info(log_events.MODELS_LOADED, models=analyser.models)
+    for one in analyser.refused:
+        log.error(log_events.PACKAGE_REFUSED, model=one.name, reason=one.reason)
+    notices.publish(settings, "analyse", provider=analyser.provider, degraded=analyser.degraded, refused=refused)
     if analyser.degraded:
         log.warning(log_events.PROVIDER_DEGRADED, provider=analyser.provider)
     log.info(log_events.ROLE_STARTED, provider=analyser.provider)

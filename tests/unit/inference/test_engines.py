@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import inference.session as session_module
 from config.settings import LookSettings
 from inference.engines import Graph, Resources, candidates, fast, onnx_engine, opened, openvino_engine
 from inference.engines.engine import joined, pieces
-from inference.engines.onnx_engine import OnnxGpuEngine, tensorrt_options
+from inference.engines.onnx_engine import OnnxCpuEngine, OnnxGpuEngine, tensorrt_options
 from inference.engines.openvino_engine import OpenVinoEngine
 from inference.errors import PackageError, ProviderError
 from inference.package import Package, load_package, load_packages
 from inference.session import ModelSession, golden_examples, open_sessions
-from tests.support.packages import SIDE, repin, write_package
+from tests.support.packages import SIDE, repin, tiny_model, write_package
 
 RESOURCES = Resources(threads=2, batch=4)
 OPENVINO = openvino_engine.installed()
@@ -55,23 +56,72 @@ def test_what_is_demanded_and_missing_is_an_error(monkeypatch: pytest.MonkeyPatc
         candidates(wanted)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_does_not_come_up_is_never_replaced_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU build on a machine whose driver is gone: the provider is listed, the session does not get it."""
     packages = (package(tmp_path),)
     only(monkeypatch, "CUDAExecutionProvider")
-    with pytest.raises((ProviderError, PackageError)):
-        open_sessions(packages, "cuda", RESOURCES)
-    sessions, computing = open_sessions(packages, "auto", RESOURCES)
-    assert (computing.provider, computing.wished, computing.degraded) == ("cpu", "cuda", True)
-    assert [session.words for session in sessions.values()] == ["cpu float32"]
+    demanded = open_sessions(packages, "cuda", RESOURCES)
+    assert (demanded.sessions, demanded.computing.provider, demanded.computing.degraded) == ({}, "cuda", False)
+    assert "look.provider is cuda, but ONNX Runtime would compute it on the CPU" in demanded.refused[0].reason
+    opened = open_sessions(packages, "auto", RESOURCES)
+    assert (opened.computing.provider, opened.computing.wished, opened.computing.degraded) == ("cpu", "cuda", True)
+    assert [session.words for session in opened.sessions.values()] == ["cpu float32"]
+    assert opened.refused == ()
 
 
 def test_the_first_choice_is_not_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
-    _, computing = open_sessions((package(tmp_path),), "auto", RESOURCES)
+    computing = open_sessions((package(tmp_path),), "auto", RESOURCES).computing
     assert (computing.provider, computing.degraded) == ("cpu", False)
+
+
+def test_a_package_that_no_provider_runs_does_not_slow_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the package's fault, not the fast provider's. Here the lesser one is the one that runs nothing."""
+    monkeypatch.setattr(session_module, "candidates", lambda wanted: ("cpu", "cuda"))
+    good = package(tmp_path)
+    broken = package(tmp_path, name="nan", model=tiny_model(scores="nan"))
+    opened = open_sessions((broken, good), "auto", RESOURCES)
+    assert (opened.computing.provider, opened.computing.degraded) == ("cpu", False)
+    assert list(opened.sessions) == [good.digest]
+    assert [one.name for one in opened.refused] == ["nan 1.0.0"]
+
+
+def test_a_demanded_gpu_forbids_the_cpu_to_compute_any_node_and_auto_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, list[str]]] = []
+
+    def note(model: bytes, options: Any, providers: list[Any]) -> Any:
+        names = [one if isinstance(one, str) else one[0] for one in providers]
+        try:
+            made.append((options.get_session_config_entry("session.disable_cpu_ep_fallback"), names))
+        except RuntimeError:  # the key is not set
+            made.append(("", names))
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(onnx_engine.ort, "InferenceSession", note)
+    graph = graph_of(package(tmp_path))
+    for provider in ("cuda", "tensorrt"):
+        for resources in (Resources(all_on_gpu=True), Resources()):
+            with pytest.raises(PackageError, match="no GPU"):
+                OnnxGpuEngine(graph, resources, provider, "float32")  # type: ignore[arg-type]
+    gpu = ["CUDAExecutionProvider"]
+    both = ["TensorrtExecutionProvider", *gpu]
+    cpu = ["CPUExecutionProvider"]
+    assert made == [("1", gpu), ("", gpu + cpu), ("1", both), ("", both + cpu)]
+
+
+def test_onnx_runtime_knows_the_key_that_forbids_the_cpu(tmp_path: Path) -> None:
+    """Real sessions: with the key and nothing but a CPU none is made; a misspelt key would be ignored in silence."""
+    graph = graph_of(package(tmp_path))
+    with pytest.raises(ProviderError, match="compute it on the CPU"):
+        onnx_engine.open_session(graph, Resources(all_on_gpu=True), "cuda", [])
+    assert OnnxCpuEngine(graph, Resources(all_on_gpu=True)).outputs  # the CPU was asked for: nothing is forbidden
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -13,13 +13,14 @@ from node.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
-from tests.support.packages import write_package
+from tests.support.packages import tiny_model, write_package
 from tests.support.peers import free_port
 
 runner = CliRunner()
 
 
 def settings_file(folder: Path, extra: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "site.toml"
     path.write_text(f"[node]\nstate_dir = {json.dumps(str(folder / 'state'))}\n{extra}", encoding="utf-8")
     return path
@@ -92,6 +93,51 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
 def test_risky_choices_are_warned_of(tmp_path: Path, extra: str, warned: str) -> None:
     result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, extra))], env={"COLUMNS": "300"})
     assert warned in result.output
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_there_is_said_before_the_start_with_its_cure(tmp_path: Path, provider: str) -> None:
+    config = settings_file(tmp_path, f"[look]\nprovider = '{provider}'\n")
+    result = runner.invoke(app, ["check-config", "-c", str(config)], env={"COLUMNS": "300"})
+    assert f"the node will not start: look.provider is {provider}, but here there is only cpu" in result.output
+    assert "requirements/gpu.txt" in result.output
+
+
+def models_file(tmp_path: Path, *models: str) -> Path:
+    """Settings over a good package, one whose model returns no numbers, and one whose manifest is no manifest."""
+    root = tmp_path / "models"
+    write_package(root, "good")
+    write_package(root, "nan", model=tiny_model(scores="nan"))
+    (write_package(root, "torn") / "manifest.json").write_text("{")
+    return settings_file(tmp_path, f"[look]\nmodels_dir = {json.dumps(str(root))}\nmodels = {json.dumps(models)}\n")
+
+
+def test_models_list_names_what_is_refused_beside_the_rest_and_ends_with_1(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["models", "list", "-c", str(models_file(tmp_path))])
+    assert result.exit_code == 1
+    assert any(line.startswith("good ") for line in result.stdout.splitlines())
+    assert not any(name in result.stdout for name in ("nan ", "torn "))
+    assert re.search(r"the model package nan 1\.0\.0 is refused: .*model\.onnx: .*not finite", result.stderr)
+    assert re.search(r"the model package torn 1\.0\.0 is refused: .*manifest\.json", result.stderr)
+
+
+def test_check_config_says_which_package_is_refused_and_when_that_stops_the_start(tmp_path: Path) -> None:
+    wide = {"COLUMNS": "400"}
+    free = runner.invoke(app, ["check-config", "-c", str(models_file(tmp_path))], env=wide).stderr
+    assert "the model package nan 1.0.0 is refused" in free
+    assert "the node will not start" not in free
+    config = models_file(tmp_path / "named", "good", "nan")
+    named = runner.invoke(app, ["check-config", "-c", str(config)], env=wide).stderr
+    assert "the node will not start: look.models names it, but the model package nan 1.0.0 is refused" in named
+
+
+def test_analyse_says_what_is_refused_and_looks_with_the_rest(tmp_path: Path) -> None:
+    path = write(make_dx(), tmp_path / "a.dcm")
+    result = runner.invoke(app, ["analyse", "--json", str(path), "-c", str(models_file(tmp_path))])
+    lines = {line["model"]: line for line in map(json.loads, result.stdout.splitlines())}
+    assert {model: line["status"] for model, line in lines.items()} == {"good": "analysed", "nan": "not_assessed"}
+    assert lines["nan"]["reason"].startswith("Package refused: nan 1.0.0 ")
+    assert "the model package torn 1.0.0 is refused" in result.stderr
 
 
 def test_a_parked_job_is_listed_explained_and_released(tmp_path: Path) -> None:

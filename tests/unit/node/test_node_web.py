@@ -97,6 +97,23 @@ def test_health_says_what_the_models_run_on(page: Client, settings: Settings, mo
     assert (answer.status_code, answer.json()["provider"], answer.json()["degraded"]) == (200, "cpu", True)
 
 
+def test_a_refused_package_is_an_alarm_everywhere_and_the_node_goes_on(
+    page: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "own_echo", lambda settings, timeout_s: True)
+    sentence = "the model package nan 1.0.0 is refused: <not finite>"
+    notices.publish(settings, "analyse", provider="cpu", degraded=False, refused=[])
+    assert (page.get("/healthz").json()["degraded"], page.get("/healthz").json()["alarms"]) == (False, [])
+    assert "refused" not in page.get("/").text
+    notices.publish(settings, "analyse", provider="cpu", degraded=False, refused=[sentence])
+    answer = page.get("/healthz")
+    assert (answer.status_code, answer.json()["degraded"], answer.json()["alarms"]) == (200, True, [sentence])
+    assert "nan 1.0.0 is refused: &lt;not finite&gt;" in page.get("/").text
+    lines = page.get("/metrics").text.splitlines()
+    assert "opentriage_packages_refused 1.0" in lines
+    assert "opentriage_provider_degraded 0.0" in lines  # another thing
+
+
 def test_health_is_red_when_a_due_job_waits_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.waiting import wait_until
 
