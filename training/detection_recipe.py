@@ -1,13 +1,13 @@
 """The recipe of a detector: a TOML file with `task = "detection"`, parsed into frozen values."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from inference.manifest import CodeSpec, DataSource, Reads
-from training.recipe import Part, RecipeError, Share
+from training.recipe import Share
+from training.recipe_file import Part, checked, read_toml
 
 
 class DetectorPlan(Part):
@@ -68,20 +68,6 @@ class DetectionRecipe(Part):
         return self
 
 
-def is_detection(path: Path) -> bool:
-    """Whether a recipe file says `task = "detection"`; a file that is no TOML is somebody else's to refuse."""
-    try:
-        return tomllib.loads(path.read_text()).get("task") == "detection"
-    except tomllib.TOMLDecodeError:
-        return False
-
-
 def read_detection_recipe(path: Path) -> DetectionRecipe:
     """Raises RecipeError that names each key at fault."""
-    try:
-        return DetectionRecipe.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join([f"{path}:", *faults])) from None
+    return checked(DetectionRecipe, read_toml(path), str(path))

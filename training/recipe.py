@@ -4,28 +4,22 @@ Units are in the names or in the comments; an unknown key is refused, so that a 
 default. Every option of the augmentation, the sampler and the loss can be switched by name, for ablations.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from inference.histogram import Histogram
 from inference.manifest import CodeSpec, DataSource, Reads
+from training.recipe_file import CLASSIFICATION, Part, RecipeError, checked, read_toml
+
+__all__ = ["Part", "Recipe", "RecipeError", "parse_recipe", "read_recipe"]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Range = tuple[float, float]
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Uncertain = Literal["ones", "zeros", "ignore", "ones-smoothed", "zeros-smoothed"]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be followed, with every fault on a line of its own."""
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CsvColumns(Part):
@@ -58,8 +52,8 @@ class DataSet(Part):
     folds: Annotated[int, Field(ge=0)] = 0  # k > 1: test = fold `fold` of k groups of patients, split shares the rest
     fold: Annotated[int, Field(ge=0)] = 0
     hold_out: HoldOut | None = None  # leave one institution out
-    where: dict[Literal["view", "sex", "site"], str] = {}  # only rows of which this is true: a domain for each view
-    positive: dict[str, tuple[str, ...]] = {}  # chest_adult: label -> findings that mean it
+    where: dict[Literal["view", "sex", "site"], str] = Field(default_factory=dict)  # only rows of which this is true
+    positive: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # chest_adult: label -> findings that mean it
     negative: tuple[str, ...] = ("No Finding",)  # chest_adult: findings that deny every label; all else is unknown
     table: str = "labels.csv"  # csv: the table below folder
     columns: CsvColumns = CsvColumns()  # csv
@@ -242,21 +236,15 @@ class Recipe(Part):
 
 
 def parse_recipe(fields: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Raises RecipeError that names each key at fault."""
-    try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join([f"{where}:", *faults])) from None
+    """Raises RecipeError that names each key at fault. `task` may be said: it is classification."""
+    if fields.get("task", CLASSIFICATION) != CLASSIFICATION:
+        raise RecipeError(f"{where} is a recipe for {fields['task']}, not for {CLASSIFICATION}")
+    return checked(Recipe, {key: value for key, value in fields.items() if key != "task"}, where)
 
 
 def read_recipe(path: Path) -> Recipe:
     """Raises RecipeError; `fit.init` comes back as an absolute path."""
-    try:
-        fields = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    return with_init_below(parse_recipe(fields, str(path)), path.parent)
+    return with_init_below(parse_recipe(read_toml(path), str(path)), path.parent)
 
 
 def with_init_below(recipe: Recipe, folder: Path) -> Recipe:

@@ -1,14 +1,14 @@
 """The recipe of a slice model: a TOML file with `task = "segmentation"`, parsed into frozen values."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from inference.fit_input import Fit
 from inference.manifest import CodeSpec, DataSource, Reads, SegmentationSpec
-from training.recipe import Part, Range, RecipeError, Share, Stage
+from training.recipe import Range, Share, Stage
+from training.recipe_file import Part, checked, read_toml
 
 
 class SegmenterPlan(Part):
@@ -82,20 +82,6 @@ class SegmentationRecipe(Part):
         return self
 
 
-def is_segmentation(path: Path) -> bool:
-    """Whether a recipe file says `task = "segmentation"`; a file that is no TOML is somebody else's to refuse."""
-    try:
-        return tomllib.loads(path.read_text()).get("task") == "segmentation"
-    except tomllib.TOMLDecodeError:
-        return False
-
-
 def read_segmentation_recipe(path: Path) -> SegmentationRecipe:
     """Raises RecipeError that names each key at fault."""
-    try:
-        return SegmentationRecipe.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join([f"{path}:", *faults])) from None
+    return checked(SegmentationRecipe, read_toml(path), str(path))

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from training.data.fracture import SAME_PICTURE, BoxedImages, joined, read_boxes, split, to_letterbox
-from training.detection_recipe import is_detection, read_detection_recipe
+from training.detection_recipe import read_detection_recipe
 from training.fitting.box_augment import Changes, augment, move_boxes
 from training.fitting.detection import edge_loss, giou, heat_loss, targets
 from training.networks.detector import FractureDetector, McDetector, Widths, cell_boxes, overlaps
 from training.packaging.detector import fit_box_scaling
 from training.recipe import RecipeError
+from training.recipe_file import task_of
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "limb-fracture.toml"
 SMALL = Widths((4, 8, 8, 16, 16), (1, 1, 1, 1), 8)
@@ -160,7 +161,7 @@ def test_boxes_are_calibrated_as_they_come() -> None:
 
 
 def test_the_recipe_is_read_and_a_fault_is_named(tmp_path: Path) -> None:
-    assert is_detection(RECIPE)
+    assert task_of(RECIPE) == "detection"
     assert read_detection_recipe(RECIPE).package.may_raise_priority is False
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(RECIPE.read_text().replace("size = 256", "size = 250"))

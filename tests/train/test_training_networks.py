@@ -208,6 +208,6 @@ def test_weights_that_cannot_be_fetched_are_an_error_or_a_printed_line(monkeypat
     with pytest.raises(imagenet.WeightsUnavailable, match="cannot be fetched"):
         build_classifier("densenet121", Head(1), "imagenet")
     build_classifier("densenet121", Head(1), "imagenet-if-available")
-    assert "starting from random weights" in capsys.readouterr().out
+    assert "starting from random weights" in capsys.readouterr().err
     with pytest.raises(imagenet.WeightsUnavailable, match="no ImageNet weights for vit-small"):
         build_classifier("vit-small", Head(1), "imagenet")

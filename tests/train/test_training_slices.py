@@ -22,7 +22,8 @@ from training.fitting.segment import (  # noqa: E402
     read_slice_curve,
 )
 from training.recipe import RecipeError  # noqa: E402
-from training.segmentation_recipe import is_segmentation, read_segmentation_recipe  # noqa: E402
+from training.recipe_file import task_of  # noqa: E402
+from training.segmentation_recipe import read_segmentation_recipe  # noqa: E402
 
 pytestmark = pytest.mark.train
 SHARES = {"calibration": 0.12, "test": 0.2}
@@ -176,7 +177,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_a_recipe_is_checked_at_the_door(tmp_path):
     recipe = tiny_recipe(tmp_path)
     path = tmp_path / "recipe.toml"
-    assert is_segmentation(path)
+    assert task_of(path) == "segmentation"
     assert recipe.package.non_commercial
     path.write_text(path.read_text().replace("epoch_slices", "epoch_slides"))
     with pytest.raises(RecipeError, match="epoch_slides"):

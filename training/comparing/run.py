@@ -9,10 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from training.comparing.figures import figures_of
+from training.comparing.start import one_start
 from training.comparing.table import forest, markdown
 from training.comparing.variants import ComparePlan, Variant, read_comparison
 from training.data.images import LabelledImages, join, position_of
 from training.data.splits import read_splits
+from training.fitting.beginning import began_from
 from training.fitting.fit import fit_splits
 from training.recipe import Recipe
 
@@ -53,6 +55,7 @@ def few(train: LabelledImages, most: int, salt: str) -> LabelledImages:
 def compare(recipe: Path, data: Path, out: Path, variants: Path | None = None) -> list[Result]:
     """Run a comparison file; compare.md, compare.json and compare.png in `out` grow with every variant."""
     plan, chosen = read_comparison(recipe, variants)
+    chosen = one_start(chosen)
     results: list[Result] = []
     for result in run_all(plan, chosen, data, out):
         results.append(result)
@@ -80,7 +83,7 @@ def _one(plan: ComparePlan, variant: Variant, reader: Reader, out: Path) -> Resu
     _begin(out, wanted)
     net = fit_splits(variant.recipe, splits, out)
     counts = {name: len(part) for name, part in splits.items()}
-    result = {"name": variant.name, "note": variant.note, "images": counts}
+    result = {"name": variant.name, "note": variant.note, "images": counts, "began_from": began_from(out)}
     result |= figures_of(net, splits, variant.recipe) | {"made_by": wanted}
     _write(out / RESULT, result)
     for leftover in ("checkpoint.pt", "best.pt"):

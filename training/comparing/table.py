@@ -31,11 +31,24 @@ def _foreword(plan: ComparePlan, results: Sequence[Result]) -> str:
     images = max((result["images"] for result in results), key=lambda counts: counts.get("train", 0))
     counted = ", ".join(f"{count} {name}" for name, count in images.items())
     return (
-        f"{plan.budget} Labelled images by split, cut by patient: {counted}. AUC with a 95 % interval from a bootstrap"
-        " over patients; sensitivity and specificity with Wilson intervals, at the cut with the greatest sum of both on"
-        " the calibration split of the same domain; the test split chose nothing. These are torch networks in bfloat16,"
-        " one run and one seed each: an interval holds the chance of the test patients, not that of another run."
+        f"{plan.budget}{_starts(results)} Labelled images by split, cut by patient: {counted}. AUC with a 95 %"
+        " interval from a bootstrap over patients; sensitivity and specificity with Wilson intervals, at the cut with"
+        " the greatest sum of both on the calibration split of the same domain; the test split chose nothing. These are"
+        " torch networks in bfloat16, one run and one seed each: an interval holds the chance of the test patients, not"
+        " that of another run."
     ).strip()
+
+
+def _starts(results: Sequence[Result]) -> str:
+    """What the variants began from, as their runs noted it; a result from before there was a note says nothing."""
+    by_start: dict[str, list[str]] = {}
+    for result in results:
+        by_start.setdefault(result.get("began_from", ""), []).append(result["name"])
+    by_start.pop("", None)
+    told = [f"{', '.join(names)} from {began}" for began, names in by_start.items()]
+    if len(by_start) == 1 and len(next(iter(by_start.values()))) == len(results):
+        told = [f"all from {next(iter(by_start))}"]
+    return f" Begun: {'; '.join(told)}." if told else ""
 
 
 def _domain(plan: ComparePlan, results: Sequence[Result], domain: str) -> str:

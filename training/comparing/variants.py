@@ -1,15 +1,15 @@
 """A comparison file: a recipe, and below it [compare] and [[variants]], each a name and what it overrides."""
 
 import copy
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from training.recipe import Name, Part, Recipe, RecipeError, parse_recipe, with_init_below
+from training.recipe import Name, Recipe, parse_recipe, with_init_below
+from training.recipe_file import Part, RecipeError, checked, read_toml
 
 
 class ComparePlan(Part):
@@ -39,18 +39,22 @@ class Variant:
 
 def read_comparison(path: Path, variants: Path | None = None) -> tuple[ComparePlan, tuple[Variant, ...]]:
     """Raises RecipeError. variants: a file whose [[variants]] (and [compare]) stand in for the recipe's own."""
-    fields = _read(path)
+    fields = read_toml(path)
     compare, listed = fields.pop("compare", {}), fields.pop("variants", [])
     if variants is not None:
-        other = _read(variants)
+        other = read_toml(variants)
         compare, listed = other.get("compare", compare), other.get("variants", [])
-    try:
-        plan, plans = ComparePlan(**compare), [VariantPlan(**one) for one in listed]
-    except ValidationError as error:
-        raise RecipeError(f"{variants or path}: {error}") from None
+    where = str(variants or path)
+    if not listed:
+        raise RecipeError(
+            f"{where} has no [[variants]], so there is nothing to compare: add some, each with a name and what it sets,"
+            " or name a file of them with --variants to run them over this recipe"
+        )
+    plan = checked(ComparePlan, compare, f"{where}, [compare]")
+    plans = [checked(VariantPlan, one, f"{where}, [[variants]] number {i}") for i, one in enumerate(listed, start=1)]
     names = [one.name for one in plans]
-    if not names or len(set(names)) < len(names):
-        raise RecipeError(f"{variants or path}: [[variants]] must each have a name of their own")
+    if len(set(names)) < len(names):
+        raise RecipeError(f"{where}: [[variants]] must each have a name of their own, because it is their folder's")
     return plan, tuple(_variant(one, fields, path) for one in plans)
 
 
@@ -73,10 +77,3 @@ def overridden(fields: Mapping[str, Any], changes: Mapping[str, Any], where: str
         except (AttributeError, IndexError, TypeError, ValueError):
             raise RecipeError(f"{where}: {dotted} leads nowhere") from None
     return out
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: {error}") from None

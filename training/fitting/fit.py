@@ -6,6 +6,7 @@ The same recipe and seed give the same run, also when it was cut off and goes on
 import copy
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,11 @@ from training.data.images import LabelledImages
 from training.data.sampler import Sampler
 from training.data.splits import read_splits
 from training.fitting.augment import augment
+from training.fitting.beginning import begin_from
 from training.fitting.checkpoint import average, write
 from training.fitting.curves import Curves, aucs, plot
 from training.fitting.loss import LabelLoss
-from training.fitting.network import build, device_of, known_of, pixels_of, predict, start, to_range
+from training.fitting.network import build, device_of, known_of, pixels_of, predict, to_range
 from training.fitting.phases import Epoch, Rate, begin, epochs_of, train_mode
 from training.networks.metadata import hide
 from training.recipe import Recipe, RecipeError, parse_recipe, read_recipe
@@ -50,16 +52,15 @@ class Run:
         self.train, self.calibration = splits["train"], splits["calibration"].labelled()
         torch.manual_seed(recipe.seed)
         self.net: nn.Module = build(recipe)
-        if recipe.fit.init:
-            fresh = start(self.net, Path(recipe.fit.init))
-            tqdm.write(f"going on from {recipe.fit.init}; from a random start: {', '.join(fresh) or 'nothing'}")
+        if not (out / CHECKPOINT).exists():
+            tqdm.write(f"beginning from {begin_from(self.net, recipe, out)}", file=sys.stderr)
         self.net = self.net.to(self.device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.net)
         self.sampler = Sampler(self.train, recipe)
         drawn = self.sampler.epoch(torch.Generator().manual_seed(recipe.seed))
         self.steps = len(drawn) // recipe.fit.batch
         if not self.steps:
-            raise ValueError(f"an epoch of {len(drawn)} images does not fill one batch of {recipe.fit.batch}")
+            raise RecipeError(f"an epoch of {len(drawn)} images does not fill one batch of {recipe.fit.batch}")
         self.loss = LabelLoss(recipe.loss, self.train.labels[drawn], self.device)
         self.known = known_of(self.train, recipe)
         domains = {name: i for i, name in enumerate(dict.fromkeys(self.train.column("domain").tolist()))}

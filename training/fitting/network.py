@@ -18,8 +18,11 @@ PREDICT_BATCH = 64
 
 
 def build(recipe: Recipe) -> Any:
-    """The network as its architecture starts; `fit.init` is not read here."""
-    return from_recipe(recipe.model_dump())
+    """The network with random weights. Raises RecipeError for an architecture that there is none of."""
+    try:
+        return from_recipe(recipe.model_dump())
+    except ValueError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from None
 
 
 def start(net: nn.Module, path: Path) -> list[str]:

@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from training.data.images import LabelledImages
 from training.fitting.augment import augment
+from training.fitting.beginning import begin_from
 from training.fitting.checkpoint import resume, write
 from training.fitting.network import build, device_of, pixels_of, to_range
 from training.fitting.phases import cosine
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
 
+CHECKPOINT = "pretrain.pt"
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0
 WEIGHT_DECAY = 1e-4
 
@@ -65,20 +67,23 @@ def pretrain(recipe: Recipe, train: LabelledImages, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     plan, device = recipe.pretrain, device_of(recipe)
-    model = Projected(build(recipe), plan.projector).to(device).to(memory_format=torch.channels_last)
+    net = build(recipe)
+    if not (out / CHECKPOINT).exists():
+        begin_from(net, recipe, out)
+    model = Projected(net, plan.projector).to(device).to(memory_format=torch.channels_last)
     steps = len(train) // plan.batch
     if not steps:
-        raise ValueError(f"{len(train)} images do not fill one batch of {plan.batch}")
+        raise RecipeError(f"{len(train)} images do not fill one batch of {plan.batch}")
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.max_lr, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, steps * plan.epochs))
     state: dict[str, Any] = {"model": model, "optimiser": optimiser, "schedule": schedule}
-    for epoch in range(resume(out / "pretrain.pt", state), plan.epochs):
+    for epoch in range(resume(out / CHECKPOINT, state), plan.epochs):
         began = time.monotonic()
         loss, spread = _epoch(model, train, recipe, optimiser, schedule, recipe.seed + epoch)
         line = {"epoch": epoch, "loss": loss, "spread": spread, "seconds": round(time.monotonic() - began, 1)}
         tqdm.write(f"epoch {epoch + 1}/{plan.epochs}: loss {loss:.3f}, mean sd of the projection {spread:.4f}")
         _append(out / "pretrain.csv", line)
-        write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / "pretrain.pt")
+        write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / CHECKPOINT)
     trunk = {key: value for key, value in model.net.state_dict().items() if key.startswith("features")}
     write(trunk, out / "weights.pt")
     return out / "weights.pt"

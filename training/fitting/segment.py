@@ -74,7 +74,7 @@ def fit_segmentation(recipe: SegmentationRecipe, data: Path, out: Path, leave_ou
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     splits = slice_splits(recipe, data, leave_out)
-    train = _stretched(splits["train"], recipe)
+    train = stretched(splits["train"], recipe)
     options = recipe.fit
     net = build_resunet(recipe).to(memory_format=torch.channels_last)
     stages = options.fold_stages if leave_out else options.stages
@@ -121,7 +121,7 @@ def draw_epoch(train: MarkedSlices, options: SegmenterFit, rng: np.random.Genera
     return rng.permutation(np.concatenate([some, others]))
 
 
-def _stretched(slices: MarkedSlices, recipe: SegmentationRecipe) -> MarkedSlices:
+def stretched(slices: MarkedSlices, recipe: SegmentationRecipe) -> MarkedSlices:
     """The same slices in their own size, each stretched: noise that is added is then in proportion to the head."""
     side = slices.pixels.shape[1]
     pictures = as_the_node_sees(slices.pixels, side, recipe.shape, recipe.percentiles)

@@ -46,8 +46,10 @@ def import_command(
         if trunk_only:
             _trunk(checkpoint, out)
             return
-        if not name or not label or not seen_data:
-            raise CheckpointError("a package needs --name, --label and --seen-data (each set, or: unknown)")
+        needed = {"--name": name, "--label": label, "--seen-data (each set, or: unknown)": seen_data}
+        lacking = [option for option, given in needed.items() if not given]
+        if lacking or not name or not label or not seen_data:
+            raise CheckpointError(f"a package needs {' and '.join(lacking)} as well")
         order = Order(
             kind=kind,  # type: ignore[arg-type]  # checked above
             name=name,

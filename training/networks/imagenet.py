@@ -1,5 +1,6 @@
 """ImageNet weights from torchvision, where they can be fetched; the first convolution's colours summed to one."""
 
+import socket
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import typer
 from torch import Tensor, nn
 from torchvision import models
 
+RANDOM, IMAGENET = "random weights", "ImageNet weights of torchvision"
 SOURCES: dict[str, tuple[Any, str]] = {  # architecture -> torchvision's weights, and the prefix their layers have
     "vgg16": (models.VGG16_BN_Weights.DEFAULT, "features."),
     "resnet50": (models.ResNet50_Weights.DEFAULT, ""),
@@ -17,14 +19,18 @@ SOURCES: dict[str, tuple[Any, str]] = {  # architecture -> torchvision's weights
 }
 
 
+PATIENCE_S = 20.0  # without an answer, a network that lets nothing through is taken for none
+
+
 class WeightsUnavailable(RuntimeError):
     """No such weights, or no way to them from here."""
 
 
-def start(features: nn.Sequential, architecture: str, weights: str) -> None:
-    """Fill `features` in place. weights: "none", "imagenet" or "imagenet-if-available"."""
+def start(features: nn.Sequential, architecture: str, weights: str) -> str:
+    """Fill `features` in place. weights: "none", "imagenet" or "imagenet-if-available". Returns what was done, in words
+    that go on "it began from ..."."""
     if weights == "none":
-        return
+        return RANDOM
     if weights not in ("imagenet", "imagenet-if-available"):
         raise ValueError(f"weights is none, imagenet or imagenet-if-available, not {weights!r}")
     try:
@@ -32,17 +38,28 @@ def start(features: nn.Sequential, architecture: str, weights: str) -> None:
     except WeightsUnavailable as error:
         if weights == "imagenet":
             raise
-        typer.echo(f"{error}; starting from random weights")
+        typer.echo(f"{error}; starting from random weights", err=True)
+        return f"{RANDOM} ({error})"
+    return IMAGENET
 
 
 def fetch(architecture: str) -> dict[str, Tensor]:
     """torchvision's state dict, its hash checked. Raises WeightsUnavailable."""
     if architecture not in SOURCES:
         raise WeightsUnavailable(f"there are no ImageNet weights for {architecture}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE_S)
     try:
         return SOURCES[architecture][0].get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        raise WeightsUnavailable(f"ImageNet weights of {architecture} cannot be fetched ({error})") from None
+        raise WeightsUnavailable(f"ImageNet weights of {architecture} cannot be fetched: {_why(error)}") from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _why(error: Exception) -> str:
+    """The reason inside an URLError, whose own text looks like markup."""
+    return str(getattr(error, "reason", error))
 
 
 def fitting(state: dict[str, Tensor], architecture: str, features: nn.Sequential) -> dict[str, Tensor]:

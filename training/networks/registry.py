@@ -31,7 +31,10 @@ def build_classifier(architecture: str, head: Head, weights: str = "none") -> Cl
 
 
 def from_recipe(recipe: dict[str, Any]) -> Classifier:
-    """The network of a recipe: its [model] names architecture, dropout, dropout_place, metadata and weights."""
+    """The network of a recipe: its [model] names architecture, dropout, dropout_place and metadata.
+
+    Its weights are random: `weights` says how a fit begins, and only a fit that begins fetches any.
+    """
     model = recipe["model"]
     head = Head(
         n_labels=len(recipe["labels"]),
@@ -42,4 +45,4 @@ def from_recipe(recipe: dict[str, Any]) -> Classifier:
     )
     if head.place not in ("head", "last_block"):
         raise ValueError(f"dropout_place is head or last_block, not {head.place!r}")
-    return build_classifier(model.get("architecture", DEFAULT), head, model.get("weights", "none"))
+    return build_classifier(model.get("architecture", DEFAULT), head)

@@ -1,0 +1,28 @@
+"""What the command line was told; each command reads what it needs of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.recipe_file import RecipeError
+
+
+@dataclass(frozen=True)
+class Order:
+    recipe: Path
+    data: Path
+    run: Path = Path()
+    out: Path = Path()
+    threads: int = 0
+    leave_out: str | None = None
+    folds: tuple[Path, ...] = ()
+    images: int = 4
+    draws: int = 7
+    variants: Path | None = None
+    package: Path | None = None
+    policies: tuple[str, ...] = ()
+    fits: bool = True
+
+    def for_other_than_slices(self) -> None:
+        """An option that would be passed over in silence is refused."""
+        if self.leave_out or self.folds:
+            raise RecipeError("--leave-out and --fold are for slice models; other recipes say hold_out themselves")
