@@ -18,6 +18,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]  # 0 asks the system for a free por
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Uid = Annotated[str, Field(max_length=64, pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$")]  # PS3.5 9.1
 PriorityName = Literal["HIGH", "MEDIUM", "LOW"]
+ProfileName = Literal["generic-pacs", "ohif", "orthanc-stone", "air", "triage-only"]
+Contents = Literal["all", "sr", "text", "none"]  # of what a destination gets for a study
 
 
 class _Frozen(BaseModel):
@@ -129,7 +131,8 @@ class ReportSettings(_Frozen):
     manufacturer: str = "OpenTriage"
     model_name: str = "OpenTriage node"
     device_serial_number: str = "1"
-    localization: Literal["off", "heatmap"] = "heatmap"
+    localization: Literal["off", "heatmap", "box"] = "heatmap"
+    acr_categories: dict[Literal["critical", "HIGH", "MEDIUM"], Literal[1, 2, 3]] = {}
     max_attempts: PositiveInt = 3
     lease_s: PositiveFloat = 120.0
 
@@ -140,7 +143,14 @@ class Destination(_Frozen):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
     calling_ae_title: AeTitle = "OPENTRIAGE"
-    profile: Literal["generic-pacs"] = "generic-pacs"
+    profile: ProfileName = "generic-pacs"
+    flagged: Contents = "all"
+    unflagged: Contents = "text"
+    key_objects: Literal["profile", "off", "high"] = "profile"
+    presentation_state: bool = False
+    parametric_map: bool = False
+    proof: tuple[Literal["commitment", "find", "qido"], ...] = ("commitment", "find")
+    qido_url: str = ""
 
     @property
     def key(self) -> str:
@@ -152,6 +162,7 @@ class Destination(_Frozen):
 
 
 class DeliverSettings(_Frozen):
+    prove_after_s: PositiveFloat = 5.0
     connect_timeout_s: PositiveFloat = 10.0
     response_timeout_s: PositiveFloat = 60.0
     retry_first_s: PositiveFloat = 1.0

@@ -61,4 +61,5 @@ def job_record(row: Row[Any], instance: InstanceRef | None) -> Job:
         report_kind=ReportKind(row.report_kind) if row.report_kind else None,
         report_id=row.report_id,
         destination=row.destination,
+        cause=row.cause,
     )

@@ -4,16 +4,19 @@ The hottest transaction of the node: its statements are built once, because buil
 """
 
 from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, Insert, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from ledger.database import db_now
 from ledger.history import note
 from ledger.records import Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
+from ledger.standing import is_rejected, reject, settle
 from ledger.states import JobState
 from ledger.tables import instances, jobs, studies
 
@@ -58,7 +61,7 @@ _REOPEN = update(studies).where(studies.c.study_uid == bindparam("for_study")).v
 
 def admit(connection: Connection, received: ReceivedInstance, complete_after_s: float) -> Admission:
     """Write what was received and queue what follows from it. The same bytes again change nothing."""
-    _touch_study(connection, received)  # first: its row lock puts admissions of one study in a line
+    study = _touch_study(connection, received)  # first: its row lock puts admissions of one study in a line
     known = connection.execute(_KNOWN, {"sop_uid": received.sop_instance_uid}).all()
     for row in known:
         if row.sha256 == received.sha256:
@@ -67,15 +70,28 @@ def admit(connection: Connection, received: ReceivedInstance, complete_after_s: 
     version = known[-1].version + 1 if known else 1
     instance_id = _insert_instance(connection, received, version)
     _note_receipt(connection, received, instance_id, version)
-    if received.disposition is Disposition.ANALYSE:
+    _check_patient(connection, received, study, version)
+    if received.disposition is Disposition.REJECTION_NOTE:
+        reject(connection, received.study_instance_uid, received.rejection, received.rejects)
+    elif received.disposition is Disposition.ANALYSE and not is_rejected(connection, received.sop_instance_uid):
         _queue(connection, received, instance_id, complete_after_s)
     return Admission(instance_id, AdmissionOutcome.UID_CONFLICT if known else AdmissionOutcome.NEW)
 
 
-def _touch_study(connection: Connection, received: ReceivedInstance) -> None:
+def _check_patient(connection: Connection, received: ReceivedInstance, study: Row[Any], version: int) -> None:
+    """One patient a study. Most instances name the one that the study names already, and nothing is to be done."""
+    if received.disposition in (Disposition.OWN_RESULT, Disposition.REJECTION_NOTE):
+        return
+    agrees = received.patient_digest in ("", study.patient_digest)
+    if not agrees or study.hold or (version > 1 and study.patient_digest):
+        settle(connection, received.study_instance_uid)
+
+
+def _touch_study(connection: Connection, received: ReceivedInstance) -> Row[Any]:
+    """The study's row, made or moved on."""
     own = received.disposition is Disposition.OWN_RESULT  # our own echo is no news of the study
     moment = received.received_at.timestamp()
-    connection.execute(
+    return connection.execute(
         _touch(connection.dialect.name, own),
         {
             "study_uid": received.study_instance_uid,
@@ -83,11 +99,11 @@ def _touch_study(connection: Connection, received: ReceivedInstance) -> None:
             "first_received_at": moment,
             "last_received_at": moment,
         },
-    )
+    ).one()
 
 
 @cache
-def _touch(dialect: str, own: bool) -> Insert:
+def _touch(dialect: str, own: bool) -> ReturningInsert[Any]:
     """Insert the study, or move its time of last receipt on, never back."""
     if dialect == "postgresql":
         statement: PostgresqlInsert | SqliteInsert = postgresql_insert(studies)
@@ -96,7 +112,8 @@ def _touch(dialect: str, own: bool) -> Insert:
         statement = sqlite_insert(studies)
         newest = func.max(statement.excluded.last_received_at, studies.c.last_received_at)
     values = {"last_received_at": studies.c.last_received_at if own else newest}
-    return statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_=values)
+    upsert = statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_=values)
+    return upsert.returning(studies.c.patient_digest, studies.c.hold)
 
 
 def _insert_instance(connection: Connection, received: ReceivedInstance, version: int) -> int:
@@ -119,6 +136,7 @@ def _insert_instance(connection: Connection, received: ReceivedInstance, version
             "association_id": received.association_id,
             "message_priority": received.message_priority,
             "received_at": received.received_at.timestamp(),
+            "patient_digest": received.patient_digest,
         },
     )
     return int(row.scalar_one())
@@ -131,6 +149,7 @@ def _note_receipt(connection: Connection, received: ReceivedInstance, instance_i
         Disposition.PRIOR: "an older study: kept as a prior, not flagged",
         Disposition.OWN_RESULT: "one of our own results: kept, not analysed",
         Disposition.NOT_AN_IMAGE: "not an image: kept, not analysed",
+        Disposition.REJECTION_NOTE: "a rejection note: what it names counts no more",
     }
     text = f"{received.modality or 'An instance'} {origin}; {reasons[received.disposition]}."
     note(connection, received.study_instance_uid, "instance_received", text, instance_id)

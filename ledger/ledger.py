@@ -1,13 +1,16 @@
 """The ledger: one object that every stage holds. Each method is one transaction; after it, the next stage is woken."""
 
+import hashlib
+import hmac
+import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
-from ledger import history, intake, outcomes, views, work
+from ledger import history, intake, outcomes, proofs, revisions, views, work
 from ledger.codec import instance_ref
 from ledger.database import migrate, open_engine, transaction
 from ledger.reconcile import Reconciliation, reconcile_store
@@ -15,10 +18,14 @@ from ledger.records import (
     Admission,
     DeliveryOutcome,
     Event,
+    Evidence,
     ImageResult,
     InstanceRef,
     InstanceResults,
     Job,
+    Notice,
+    NotificationState,
+    ProofOutcome,
     ReceivedInstance,
     ResultObject,
     Stage,
@@ -26,7 +33,6 @@ from ledger.records import (
     StudyFindings,
     WorklistEntry,
 )
-from ledger.states import JobEvent
 from ledger.store import Store
 from ledger.tables import installation, instances
 from ledger.views import ObjectDelivery, ParkedJob
@@ -40,7 +46,8 @@ class Ledger:
         self._engine = engine
         self.store = store
         self._wake = Wake(store.root / "wake")
-        self.installation_uid = self._installation_uid()
+        self.installation_uid = self._kept("installation_uid", lambda: f"2.25.{uuid.uuid4().int}")  # PS3.5 B.2
+        self._patient_key = bytes.fromhex(self._kept("patient_key", lambda: secrets.token_hex(32)))
 
     @classmethod
     def open(cls, url: str, store: Store) -> "Ledger":
@@ -146,25 +153,90 @@ class Ledger:
         job: Job,
         findings: StudyFindings | None,
         objects: Sequence[tuple[ResultObject, str]] = (),
-        destinations: Sequence[str] = (),
+        sends: Mapping[str, Sequence[str]] | None = None,
+        notify: Sequence[str] = (),
     ) -> None:
-        """End the report job; `objects` are stored already, each with its path below the store."""
+        """End the report job; `objects` are stored already, each with its path below the store.
+
+        sends: destination -> SOP Instance UIDs of what it gets; notify: adapters that hear of it.
+        """
         with self._write() as connection:
-            outcomes.finish_report(connection, job, findings, objects, destinations)
+            outcomes.finish_report(connection, job, findings, objects, sends or {}, notify)
         if objects:
             self._wake.call(Stage.DELIVER)
+            self._wake.call(Stage.NOTIFY)
 
     def undelivered(self, job: Job) -> list[StoredObject]:
         with self._read() as connection:
             return outcomes.undelivered(connection, job)
 
+    def evidence(self, report_id: int) -> Evidence:
+        """What a report rests on: the instances, and the hashes that the analysis computed of what it decoded."""
+        with self._read() as connection:
+            return proofs.evidence(connection, report_id)
+
     def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
         with self._write() as connection:
             outcomes.record_delivery(connection, job, outcome)
 
-    def finish_delivery(self, job: Job) -> None:
+    def finish_delivery(self, job: Job, prove_after_s: float | None = None) -> None:
+        """End a delivery. prove_after_s: ask the destination then whether it holds it; None: it cannot be asked."""
         with self._write() as connection:
-            work.end(connection, job, JobEvent.FINISHED)
+            proofs.finish_delivery(connection, job, prove_after_s)
+        if prove_after_s is not None:
+            self._wake.call(Stage.PROVE)
+
+    # --- prove, notify ---
+
+    def unproven(self, job: Job) -> list[StoredObject]:
+        with self._read() as connection:
+            return proofs.unproven(connection, job)
+
+    def record_proof(self, job: Job, outcome: ProofOutcome) -> None:
+        with self._write() as connection:
+            proofs.record_proof(connection, job, outcome)
+
+    def finish_proof(self, job: Job) -> None:
+        """End a proof; what was missing is sent again."""
+        with self._write() as connection:
+            missing = proofs.finish_proof(connection, job)
+        if missing:
+            self._wake.call(Stage.DELIVER)
+
+    def notice(self, job: Job) -> Notice:
+        with self._read() as connection:
+            return proofs.notice(connection, job)
+
+    def finish_notification(self, job: Job, state: NotificationState, reason: str = "") -> None:
+        """Keep an adapter's answer: ACCEPTED ends the job, REFUSED parks it, WAITING leaves it to `retry`."""
+        with self._write() as connection:
+            proofs.finish_notification(connection, job, state, reason)
+
+    # --- revise ---
+
+    def recall(self, cause: str, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> int:
+        """Queue a withdrawal for a study, or for every study whose newest report rests on a model (name, version).
+
+        Returns how many were queued. cause: a sentence for a reader.
+        """
+        with self._write() as connection:
+            queued = revisions.recall(connection, cause, study_uid, model)
+        self._wake.call(Stage.REPORT)
+        return queued
+
+    def look_again(self, study_uid: str, cause: str) -> int:
+        """Queue the study's images for analysis and a new report; how many images."""
+        with self._write() as connection:
+            queued = revisions.look_again(connection, study_uid, cause)
+        self._wake.call(Stage.ANALYSE)
+        return queued
+
+    def patient_digest(self, *identity: str) -> str:
+        """A keyed hash of who a patient is, equal for equal identities within this installation; "" for nobody."""
+        if not any(identity):
+            return ""
+        packed = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in identity)
+        return hmac.new(self._patient_key, packed, hashlib.sha256).hexdigest()
 
     # --- waiting ---
 
@@ -225,13 +297,11 @@ class Ledger:
     def _read(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=False)
 
-    def _installation_uid(self) -> str:
-        """This installation's own UID, made at the first start; every identity of a result derives from it."""
+    def _kept(self, key: str, make: Callable[[], str]) -> str:
+        """A value that is made at the first start and holds for ever: this installation's own UID, its secret."""
         with self._write() as connection:
-            known = connection.execute(
-                select(installation.c.value).where(installation.c.key == "installation_uid")
-            ).scalar()
+            known = connection.execute(select(installation.c.value).where(installation.c.key == key)).scalar()
             if known is None:
-                known = f"2.25.{uuid.uuid4().int}"  # PS3.5 B.2
-                connection.execute(installation.insert().values(key="installation_uid", value=known))
+                known = make()
+                connection.execute(installation.insert().values(key=key, value=known))
             return str(known)

@@ -34,6 +34,7 @@ class Disposition(StrEnum):
     PRIOR = "prior"  # an old study: stored and shown, never flagged
     OWN_RESULT = "own_result"  # one of our objects came back: stored, never analysed
     NOT_AN_IMAGE = "not_an_image"  # a report, a presentation state, a key object: stored
+    REJECTION_NOTE = "rejection_note"  # a key object that says other instances must not be used (IHE IOCM)
 
 
 class ResultStatus(StrEnum):
@@ -71,6 +72,9 @@ class ReceivedInstance:
     association_id: str
     message_priority: int  # (0000,0700) of the C-STORE-RQ: 0 MEDIUM, 1 HIGH, 2 LOW
     received_at: datetime
+    patient_digest: str = ""  # keyed hash of whose it is (`Ledger.patient_digest`); empty where the header does not say
+    rejection: str = ""  # REJECTION_NOTE: code value of the document title, such as "113037"
+    rejects: tuple[str, ...] = ()  # REJECTION_NOTE: the SOP Instance UIDs that it rejects
 
 
 class AdmissionOutcome(StrEnum):
@@ -185,6 +189,7 @@ class ImageResult:
     source_rows: int = 0
     source_columns: int = 0
     settings_hash: str = ""
+    source_sha256: str = ""  # of the data set's bytes that were decoded: the first link from pixels to result
     masks: tuple[SliceMask, ...] = ()  # of a segmentation model; none where nothing is marked
     ood_distance: float | None = None  # of the features from those seen in training; None: not computed
     computed_by: str = ""  # provider and precision, such as "openvino bfloat16"; empty where no model ran
@@ -211,11 +216,14 @@ class Stage(StrEnum):
     ANALYSE = "analyse"
     REPORT = "report"
     DELIVER = "deliver"
+    PROVE = "prove"  # ask a destination whether it holds what it accepted
+    NOTIFY = "notify"  # tell an adapter (HL7, UPS, webhook) the priority
 
 
 class ReportKind(StrEnum):
     PROVISIONAL = "provisional"  # leaves at once because it raises the priority to HIGH; marked PARTIAL
     FINAL = "final"
+    WITHDRAWN = "withdrawn"  # says that the reports before it no longer stand
 
 
 @dataclass(frozen=True)
@@ -231,8 +239,9 @@ class Job:
     lease_expires_at: datetime
     instance: InstanceRef | None = None  # ANALYSE
     report_kind: ReportKind | None = None  # REPORT
-    report_id: int | None = None  # DELIVER
-    destination: str | None = None  # DELIVER: Destination.key
+    report_id: int | None = None  # DELIVER, PROVE, NOTIFY
+    destination: str | None = None  # DELIVER, PROVE: Destination.key; NOTIFY: the adapter's key
+    cause: str = ""  # REPORT: why a study is reported anew or withdrawn, in words for a reader
 
 
 @dataclass(frozen=True)
@@ -297,18 +306,21 @@ class StudyFindings:
     reported_at: datetime
     predecessors: tuple[SentReference, ...] = ()
     volumes: tuple[VolumeFinding, ...] = ()  # of slice models; filled in by the report role
+    withdrawal_reason: str = ""  # of a WITHDRAWN report: a sentence for a reader
 
 
 @dataclass(frozen=True)
 class ResultObject:
     """A finished DICOM object. `content` is the whole Part 10 file; these bytes are stored and resent unchanged."""
 
-    kind: str  # "measurement_sr", "text_sr", "secondary_capture", "segmentation"
+    kind: str  # "measurement_sr", "text_sr", "secondary_capture", "segmentation", "key_objects", ...
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     transfer_syntax_uid: str
     content: bytes = field(repr=False)
+    choice: str = ""  # objects of one report with the same choice say the same: a destination gets one of them
+    preference: int = 0  # within a choice: the smallest that the destination accepts is sent
 
 
 @dataclass(frozen=True)
@@ -323,12 +335,27 @@ class StoredObject:
     sha256: str
     path: str
     priority: TriagePriority
+    choice: str = ""
+    preference: int = 0
+    report_id: int = 0
 
 
 class DeliveryState(StrEnum):
     WAITING = "waiting"
     DELIVERED = "delivered"
     REFUSED = "refused"  # for good: a person must look
+    NOT_NEEDED = "not_needed"  # another of its choice was accepted, or its report was overtaken before it left
+
+
+class Proof(StrEnum):
+    """How sure we are that a destination holds what it accepted."""
+
+    NONE = "none"  # not accepted yet
+    WAITING = "waiting"  # accepted; nobody was asked yet, or the answer is still to come
+    COMMITTED = "committed"  # the destination took responsibility (Storage Commitment, PS3.4 J)
+    FOUND = "found"  # the destination listed it when asked (C-FIND or QIDO-RS)
+    UNPROVEN = "unproven"  # accepted, and the destination offers no way to ask
+    MISSING = "missing"  # accepted, and not there when asked: it is sent again
 
 
 @dataclass(frozen=True)
@@ -339,6 +366,46 @@ class DeliveryOutcome:
     state: DeliveryState
     status: int | None  # the C-STORE-RSP status, None when there was no answer
     reason: str
+    context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
+
+
+@dataclass(frozen=True)
+class ProofOutcome:
+    """What is known of one accepted object. text: who said so, or why nothing could be learnt."""
+
+    object_id: int
+    proof: Proof
+    text: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one report rests on: the instances looked at, as they were then."""
+
+    report_id: int
+    instances: tuple[InstanceRef, ...]
+    source_sha256: tuple[str, ...]  # of each: the hash that the analysis computed of the bytes it decoded; "" unknown
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What an adapter tells the outside of one report. No patient's identity: adapters read it from the source."""
+
+    report_id: int
+    study_instance_uid: str
+    report_kind: ReportKind
+    priority: TriagePriority
+    findings: tuple[Finding, ...]  # of the most urgent image
+    critical_flags: tuple[str, ...]
+    made_at: datetime
+    source: InstanceRef | None  # whose header says who the patient is and which order it belongs to
+    objects: tuple[SentReference, ...]  # of the report
+
+
+class NotificationState(StrEnum):
+    WAITING = "waiting"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -362,6 +429,9 @@ class WorklistEntry:
     delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
     deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused)
     report_priority: TriagePriority | None
+    report_kind: ReportKind | None = None  # of the newest report
+    hold: str = ""  # why nothing of this study may leave; empty: nothing holds it
+    proofs: tuple[tuple[str, str], ...] = ()  # (destination, the least certain Proof of the newest report)
     slices_marked: tuple[tuple[str, int, int], ...] = ()  # of slice models: (label, slices marked, slices looked at)
 
 

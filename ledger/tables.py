@@ -40,6 +40,8 @@ studies = Table(
     Column("last_received_at", Double, nullable=False),
     Column("completed_at", Double),  # NULL while images may still come
     Column("priority", String(16)),  # of the images looked at so far; only rises while the study is open
+    Column("hold", Text, nullable=False, server_default=""),  # why nothing may leave; "" while it may
+    Column("patient_digest", String(64), nullable=False, server_default=""),  # that all instances agree on
     Index(None, "last_received_at"),
 )
 
@@ -63,6 +65,7 @@ instances = Table(
     Column("association_id", String(64), nullable=False),
     Column("message_priority", Integer, nullable=False),
     Column("received_at", Double, nullable=False),
+    Column("patient_digest", String(64), nullable=False, server_default=""),  # keyed hash; "" where nothing is known
     UniqueConstraint("sop_instance_uid", "sha256"),
 )
 
@@ -86,7 +89,18 @@ jobs = Table(
     Column("lease_expires_at", Double),
     Column("reason", Text, nullable=False),  # of the last failure, a sentence
     Column("finished_at", Double),
+    Column("cause", Text, nullable=False, server_default=""),  # why a study is reported anew or withdrawn
     Index(None, "stage", "state", "rank", "due_at"),
+)
+
+# Instances that must not be used (IHE IOCM). The note may come before what it rejects.
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("sop_instance_uid", Uid, primary_key=True),
+    Column("study_uid", Uid, nullable=False, index=True),
+    Column("code", String(16), nullable=False),  # code value of the note's document title
+    Column("rejected_at", Double, nullable=False),
 )
 
 results = Table(
@@ -109,7 +123,37 @@ reports = Table(
     Column("kind", String(16), nullable=False),
     Column("priority", String(16), nullable=False),
     Column("statement", String(64), nullable=False),  # hash of what it says: equal statements are not sent twice
+    Column("evidence", String(64), nullable=False, server_default=""),  # hash of what a final report rests on
     Column("created_at", Double, nullable=False),
+)
+
+report_sources = Table(
+    "report_sources",
+    metadata,
+    Column("report_id", Key, ForeignKey("reports.id"), primary_key=True),
+    Column("instance_id", Key, ForeignKey("instances.id"), primary_key=True),
+    Column("source_sha256", String(64), nullable=False),  # as the analysis computed it
+)
+
+report_models = Table(
+    "report_models",
+    metadata,
+    Column("report_id", Key, ForeignKey("reports.id"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False),
+)
+
+# What each adapter was told of each report.
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("report_id", Key, ForeignKey("reports.id"), primary_key=True),
+    Column("adapter", String(160), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("changed_at", Double, nullable=False),
 )
 
 objects = Table(
@@ -124,6 +168,8 @@ objects = Table(
     Column("transfer_syntax_uid", Uid, nullable=False),
     Column("sha256", String(64), nullable=False),  # of the whole file
     Column("path", String(160), nullable=False, unique=True),
+    Column("choice", String(32), nullable=False, server_default=""),  # one of a choice is sent
+    Column("preference", Integer, nullable=False, server_default="0"),
 )
 
 deliveries = Table(
@@ -136,6 +182,10 @@ deliveries = Table(
     Column("reason", Text, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("changed_at", Double, nullable=False),
+    Column("context", String(200), nullable=False, server_default=""),  # as negotiated
+    Column("proof", String(16), nullable=False, server_default="none"),
+    Column("proof_text", Text, nullable=False, server_default=""),
+    Column("proven_at", Double),
 )
 
 events = Table(

@@ -13,6 +13,8 @@ from ledger.records import (
     DeliveryState,
     Disposition,
     ImageResult,
+    Proof,
+    ReportKind,
     ResultStatus,
     Stage,
     TriagePriority,
@@ -20,7 +22,7 @@ from ledger.records import (
 )
 from ledger.states import JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
-from ledger.work import UNFINISHED
+from ledger.work import OUTWARD, UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class ObjectDelivery:
     reason: str
     tries: int
     changed_at: datetime | None
+    context: str = ""
+    proof: Proof = Proof.NONE
+    proof_text: str = ""
+    proven_at: datetime | None = None
 
 
 def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:
@@ -105,8 +111,10 @@ class _StudyParts:
                     reports.c.study_uid,
                     reports.c.id.label("report_id"),
                     reports.c.priority,
+                    reports.c.kind,
                     deliveries.c.destination,
                     deliveries.c.state,
+                    deliveries.c.proof,
                     deliveries.c.changed_at,
                 )
                 .join(objects, objects.c.report_id == reports.c.id)
@@ -122,7 +130,8 @@ class _StudyParts:
         uids = {row.sop_instance_uid for row in own}
         said = [load_result(row.body) for row in self._results.get(study.study_uid, [])]
         worst = _worst([result for result in said if not _is_slice(result)])
-        newest, report_priority = self._newest_report(study.study_uid)
+        newest = self._newest_report(study.study_uid)
+        sent = [row for row in newest if row.destination and row.state != DeliveryState.NOT_NEEDED]
         return WorklistEntry(
             study_instance_uid=study.study_uid,
             priority=TriagePriority(study.priority) if study.priority else None,
@@ -139,17 +148,17 @@ class _StudyParts:
             not_assessed_reason=next((r.reason for r in said if _unjudged(r)), ""),
             first_received_at=moment(study.first_received_at),
             last_received_at=moment(study.last_received_at),
-            delivered_at=_all_delivered_at(newest),
-            deliveries=_by_destination(newest),
-            report_priority=report_priority,
+            delivered_at=_all_delivered_at(sent),
+            deliveries=_by_destination(sent),
+            report_priority=TriagePriority(newest[0].priority) if newest else None,
+            report_kind=ReportKind(newest[0].kind) if newest else None,
+            hold=study.hold,
+            proofs=_proofs(sent),
         )
 
-    def _newest_report(self, study_uid: str) -> tuple[list[Row[Any]], TriagePriority | None]:
+    def _newest_report(self, study_uid: str) -> list[Row[Any]]:
         rows = self._deliveries.get(study_uid, [])
-        if not rows:
-            return [], None
-        newest = [row for row in rows if row.report_id == rows[-1].report_id]
-        return [row for row in newest if row.destination], TriagePriority(newest[0].priority)
+        return [row for row in rows if row.report_id == rows[-1].report_id]
 
 
 def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
@@ -205,6 +214,17 @@ def _by_destination(rows: list[Row[Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((destination, str(state)) for destination, state in found.items())
 
 
+_LEAST_CERTAIN = (Proof.MISSING, Proof.NONE, Proof.WAITING, Proof.UNPROVEN, Proof.FOUND, Proof.COMMITTED)
+
+
+def _proofs(rows: list[Row[Any]]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, Proof] = {}
+    for row in rows:
+        proof = Proof(row.proof)
+        found[row.destination] = min(found.get(row.destination, proof), proof, key=_LEAST_CERTAIN.index)
+    return tuple((destination, str(proof)) for destination, proof in found.items())
+
+
 def study_objects(connection: Connection, study_uid: str) -> list[ObjectDelivery]:
     """Every result object of a study with its deliveries, in the order they were made."""
     rows = connection.execute(
@@ -229,6 +249,10 @@ def study_objects(connection: Connection, study_uid: str) -> list[ObjectDelivery
             reason=row.reason or "",
             tries=row.tries or 0,
             changed_at=moment_or_none(row.changed_at),
+            context=row.context or "",
+            proof=Proof(row.proof) if row.proof else Proof.NONE,
+            proof_text=row.proof_text or "",
+            proven_at=moment_or_none(row.proven_at),
         )
         for row in rows
     ]
@@ -242,6 +266,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "results": (results.c.status,),
         "studies": (studies.c.priority,),
         "deliveries": (deliveries.c.destination, deliveries.c.state),
+        "proofs": (deliveries.c.destination, deliveries.c.proof),
     }
     return {
         name: {
@@ -255,7 +280,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 def oldest_job_age_s(connection: Connection) -> float | None:
     """Seconds for which the oldest due analysis or report has waited or run; None when there is none."""
     due = select(func.min(jobs.c.due_at)).where(
-        jobs.c.state.in_(UNFINISHED), jobs.c.stage != Stage.DELIVER, jobs.c.due_at <= db_now()
+        jobs.c.state.in_(UNFINISHED), jobs.c.stage.not_in(OUTWARD), jobs.c.due_at <= db_now()
     )
     age = connection.execute(select(db_now() - due.scalar_subquery())).scalar()
     return None if age is None else max(0.0, float(age))

@@ -14,6 +14,7 @@ from ledger.states import JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+OUTWARD = frozenset({Stage.DELIVER, Stage.PROVE, Stage.NOTIFY})  # a peer cannot kill us: tried for ever
 
 
 def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]:
@@ -23,6 +24,8 @@ def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]
         wanted.append(jobs.c.destination == destination)
     if stage is Stage.REPORT:
         wanted.append(or_(jobs.c.report_kind != ReportKind.FINAL, ~_analysis_pending()))
+    if stage in (Stage.REPORT, Stage.DELIVER, Stage.NOTIFY):
+        wanted.append(~exists().where(studies.c.study_uid == jobs.c.study_uid, studies.c.hold != ""))
     return wanted
 
 
@@ -207,7 +210,7 @@ def redirect(connection: Connection, old: str, new: str) -> int:
     connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
     connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
     movable = and_(
-        jobs.c.stage == Stage.DELIVER,
+        jobs.c.stage.in_((Stage.DELIVER, Stage.PROVE)),
         jobs.c.destination == old,
         jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
     )
@@ -235,7 +238,7 @@ def expire(connection: Connection, max_attempts: int, owner_prefix: str | None =
     ).scalars()
     count: dict[Stage, int] = {}
     for job in _read_claimed(connection, list(ids)):
-        if job.attempt >= max_attempts and job.stage is not Stage.DELIVER:
+        if job.attempt >= max_attempts and job.stage not in OUTWARD:
             reason = f"Stopped after {job.attempt} attempts: the worker died each time it took this {job.stage} job."
             end(connection, job, JobEvent.ATTEMPTS_EXHAUSTED, reason)
             _after_parking(connection, job, reason, None)

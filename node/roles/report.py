@@ -61,13 +61,14 @@ class Say:
         findings = self._ledger.study_findings(job)
         if findings is None:
             keeper.release(job)
-            self._ledger.finish_report(job, None, [], [])
+            self._ledger.finish_report(job, None)
             return
         if findings.kind is ReportKind.FINAL:  # half a series has no volume
             findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
         objects = [(made, self._keep(made)) for made in self._build(findings)]
         keeper.release(job)
-        self._ledger.finish_report(job, findings, objects, self._destinations)
+        sends = {key: [made.sop_instance_uid for made, _ in objects] for key in self._destinations}
+        self._ledger.finish_report(job, findings, objects, sends)
         structlog.get_logger().info(
             log_events.REPORT_BUILT,
             study_instance_uid=job.study_instance_uid,

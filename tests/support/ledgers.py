@@ -1,11 +1,12 @@
 """A real ledger with instances in it, without a network."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ledger.ledger import Ledger
-from ledger.records import ActivationMap, Disposition, ImageResult, ReceivedInstance, TriagePriority
+from ledger.records import ActivationMap, Disposition, ImageResult, ReceivedInstance, ResultObject, TriagePriority
 from ledger.store import Store
 from tests.support.records import judged, received
 
@@ -45,3 +46,8 @@ def analysed(probability: float = 0.93, priority: TriagePriority = TriagePriorit
         source_rows=256,
         source_columns=256,
     )
+
+
+def all_to(objects: Sequence[tuple[ResultObject, str]], destinations: Sequence[str]) -> dict[str, list[str]]:
+    """Every object for every destination, as `Ledger.finish_report` is told."""
+    return {destination: [made.sop_instance_uid for made, _ in objects] for destination in destinations}

@@ -23,6 +23,7 @@ from ledger.records import (
     TriagePriority,
 )
 from ledger.store import Store
+from tests.support.ledgers import all_to
 from tests.support.records import judged, not_applicable, received, refused, stored_object
 from tests.support.waiting import wait_until
 
@@ -56,7 +57,7 @@ def report(ledger: Ledger, *destinations: str) -> StudyFindings | None:
     job = claim_one(ledger, Stage.REPORT)
     findings = ledger.study_findings(job)
     objects = [stored_object(ledger.store)] if findings else []
-    ledger.finish_report(job, findings, objects, destinations)
+    ledger.finish_report(job, findings, objects, all_to(objects, destinations))
     return findings
 
 
@@ -228,7 +229,8 @@ def test_a_high_image_is_reported_at_once_and_only_once(ledger: Ledger) -> None:
     [job] = claim(ledger, Stage.REPORT)
     assert job.report_kind is ReportKind.PROVISIONAL
     findings = ledger.study_findings(job)
-    ledger.finish_report(job, findings, [stored_object(ledger.store)], [PACS])
+    made = [stored_object(ledger.store)]
+    ledger.finish_report(job, findings, made, all_to(made, [PACS]))
     analyse(ledger, judged(HIGH), complete_after_s=20)
     assert claim(ledger, Stage.REPORT) == []
 

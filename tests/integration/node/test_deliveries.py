@@ -16,6 +16,7 @@ from node.cli import app
 from node.roles.deliver import Deliverer
 from node.wiring import open_ledger
 from sr_writer.errors import Unreachable
+from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
 from tests.support.waiting import wait_until
 
@@ -40,7 +41,8 @@ def report(ledger: Ledger, priority: TriagePriority, study_uid: str, *destinatio
     while True:
         [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 5)
         findings = ledger.study_findings(job)
-        ledger.finish_report(job, findings, [stored_object(ledger.store)] if findings else [], destinations)
+        made = [stored_object(ledger.store)] if findings else []
+        ledger.finish_report(job, findings, made, all_to(made, destinations))
         if job.study_instance_uid == study_uid:
             return
 

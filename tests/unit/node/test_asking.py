@@ -68,7 +68,8 @@ def test_explain_counts_tries_as_people_do_and_claims_no_certainty(tmp_path: Pat
     ledger.finish_analysis(look, [judged(TriagePriority.HIGH, 0.9999)])
     (say,) = ledger.claim(Stage.REPORT, "test", 1, 60.0)
     findings = ledger.study_findings(say)
-    ledger.finish_report(say, findings, [stored_object(ledger.store)], ["PACS@127.0.0.1:104"])
+    made = [stored_object(ledger.store)]
+    ledger.finish_report(say, findings, made, ledgers.all_to(made, ["PACS@127.0.0.1:104"]))
     before = explain(config, received.study_instance_uid).output
     assert "waiting, no answer yet" in before
     assert "0 tries" not in before

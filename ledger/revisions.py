@@ -1,0 +1,67 @@
+"""What a person sets going afterwards: reports are withdrawn, studies are looked at again."""
+
+from sqlalchemy import Connection, exists, func, select, update
+
+from ledger.database import db_now
+from ledger.history import note
+from ledger.records import Disposition, ReportKind, Stage
+from ledger.standing import queue_report, standing
+from ledger.states import JobState
+from ledger.tables import jobs, report_models, reports, studies
+from ledger.work import UNFINISHED
+
+
+def recall(connection: Connection, cause: str, study_uid: str | None, model: tuple[str, str | None] | None) -> int:
+    """Queue a withdrawal of the newest report of one study, or of all that rest on a model. Returns how many."""
+    found = _to_recall(connection, study_uid, model)
+    for uid in found:
+        note(connection, uid, "report_recalled", f"A person recalled the report: {cause}")
+        queue_report(connection, uid, ReportKind.WITHDRAWN, cause)
+    return len(found)
+
+
+def _to_recall(connection: Connection, study_uid: str | None, model: tuple[str, str | None] | None) -> list[str]:
+    newest = select(func.max(reports.c.id)).group_by(reports.c.study_uid)
+    query = select(reports.c.study_uid).where(reports.c.id.in_(newest), reports.c.kind != ReportKind.WITHDRAWN)
+    if study_uid is not None:
+        query = query.where(reports.c.study_uid == study_uid)
+    if model is not None:
+        name, version = model
+        used = [report_models.c.report_id == reports.c.id, report_models.c.name == name]
+        used += [report_models.c.version == version] if version is not None else []
+        query = query.where(exists().where(*used))
+    return list(connection.execute(query.order_by(reports.c.id)).scalars())
+
+
+def look_again(connection: Connection, study_uid: str, cause: str) -> int:
+    """Queue every standing image of a study that does not wait already, and a final report. Returns how many."""
+    coming = set(
+        connection.execute(
+            select(jobs.c.instance_id).where(
+                jobs.c.study_uid == study_uid, jobs.c.stage == Stage.ANALYSE, jobs.c.state.in_(UNFINISHED)
+            )
+        ).scalars()
+    )
+    rows = [row for row in standing(connection, study_uid) if row.disposition == Disposition.ANALYSE]
+    again = [row.id for row in rows if row.id not in coming]
+    for instance_id in again:
+        connection.execute(
+            jobs.insert().values(
+                stage=Stage.ANALYSE,
+                state=JobState.QUEUED,
+                study_uid=study_uid,
+                instance_id=instance_id,
+                rank=1,
+                queued_at=db_now(),
+                due_at=db_now(),
+                attempts=0,
+                generation=0,
+                reason="",
+                cause=cause,
+            )
+        )
+    if again:
+        note(connection, study_uid, "looked_at_again", f"{len(again)} images are looked at again: {cause}")
+        connection.execute(update(studies).where(studies.c.study_uid == study_uid).values(completed_at=None))
+        queue_report(connection, study_uid, ReportKind.FINAL, cause)
+    return len(again)
