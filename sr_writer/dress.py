@@ -22,7 +22,15 @@ from sr_writer.source import SourceHeader
 IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
 IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
 ANY_IMAGE = DigitalXRayImageStorageForPresentation  # highdicom stumbles over classes it does not know
-SERIES_NUMBERS = {"measurement_sr": 9901, "secondary_capture": 9902, "text_sr": 9907, "segmentation": 9911}
+SERIES_NUMBERS = {
+    "measurement_sr": 9901,
+    "secondary_capture": 9902,
+    "key_objects": 9903,
+    "presentation_state": 9904,
+    "text_sr": 9907,
+    "segmentation": 9911,
+    "parametric_map": 9913,
+}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pydicom.tag import Tag
 
 from sr_writer.errors import SourceUnreadable
 
-_UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
+UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
 _TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 _TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName")
 _REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
@@ -76,7 +76,7 @@ def read_slice(path: Path) -> SliceHeader:
     return found
 
 
-def _slice(values: "_Values") -> SliceHeader:
+def _slice(values: "Values") -> SliceHeader:
     return SliceHeader(
         frame_of_reference_uid=values.text("FrameOfReferenceUID"),
         rows=values.whole("Rows"),
@@ -95,14 +95,14 @@ def read_header(path: Path, study_instance_uid: str) -> SourceHeader:
         return _header(_read(path), study_instance_uid)
 
 
-def _read(path: Path) -> "_Values":
+def _read(path: Path) -> "Values":
     try:
-        return _Values(dcmread(path, stop_before_pixels=True, force=True))
-    except (OSError, EOFError, InvalidDicomError, *_UNREADABLE) as error:
+        return Values(dcmread(path, stop_before_pixels=True, force=True))
+    except (OSError, EOFError, InvalidDicomError, *UNREADABLE) as error:
         raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
 
 
-def _header(values: "_Values", study_instance_uid: str) -> SourceHeader:
+def _header(values: "Values", study_instance_uid: str) -> SourceHeader:
     return SourceHeader(
         patient_and_study=_patient_and_study(values, study_instance_uid),
         request=_request(values, study_instance_uid),
@@ -119,7 +119,7 @@ def _header(values: "_Values", study_instance_uid: str) -> SourceHeader:
     )
 
 
-def _patient_and_study(values: "_Values", study_instance_uid: str) -> Dataset:
+def _patient_and_study(values: "Values", study_instance_uid: str) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _TYPE_2:
@@ -145,7 +145,7 @@ def _patient_and_study(values: "_Values", study_instance_uid: str) -> Dataset:
     return ds
 
 
-def _request(values: "_Values", study_instance_uid: str) -> Dataset | None:
+def _request(values: "Values", study_instance_uid: str) -> Dataset | None:
     """An item of Referenced Request Sequence (PS3.3 C.17.2) when the source knows its request."""
     requests = values.items("RequestAttributesSequence")
     accession = values.text("AccessionNumber")
@@ -163,7 +163,7 @@ def _request(values: "_Values", study_instance_uid: str) -> Dataset | None:
     return item
 
 
-def _lossy(values: "_Values") -> dict[str, str | list[str]]:
+def _lossy(values: "Values") -> dict[str, str | list[str]]:
     if values.text("LossyImageCompression") != "01":
         return {}
     found: dict[str, str | list[str]] = {"LossyImageCompression": "01"}
@@ -173,7 +173,7 @@ def _lossy(values: "_Values") -> dict[str, str | list[str]]:
     return found
 
 
-def _copy(item: "_Values", keywords: Sequence[str]) -> Dataset:
+def _copy(item: "Values", keywords: Sequence[str]) -> Dataset:
     ds = Dataset()
     for keyword in keywords:
         if text := item.text(keyword):
@@ -181,7 +181,7 @@ def _copy(item: "_Values", keywords: Sequence[str]) -> Dataset:
     return ds
 
 
-class _Values:
+class Values:
     """Element values of one data set as clean Unicode; what cannot be read is empty."""
 
     def __init__(self, ds: Dataset, encodings: list[str] | None = None) -> None:
@@ -197,18 +197,22 @@ class _Values:
                 return ""
             parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
             return "\\".join(_printable(str(part)) for part in parts)
-        except _UNREADABLE:
+        except UNREADABLE:
             return ""
 
     def whole(self, keyword: str) -> int:
         text = self.text(keyword)
         return int(text) if text.isdigit() else 0
 
-    def items(self, keyword: str) -> list["_Values"]:
+    def numbers(self, keyword: str) -> tuple[float, ...]:
+        """Empty when any of them is no number."""
+        return _numbers(self.text(keyword))
+
+    def items(self, keyword: str) -> list["Values"]:
         try:
             element = self._element(keyword)
-            return [] if element is None else [_Values(item, self._declared) for item in element.value or ()]
-        except _UNREADABLE:
+            return [] if element is None else [Values(item, self._declared) for item in element.value or ()]
+        except UNREADABLE:
             return []
 
     def _element(self, keyword: str) -> DataElement | None:
@@ -227,7 +231,7 @@ class _Values:
             if not declared or declared == "ISO_IR 6":
                 return []
             return [str(codec) for codec in convert_encodings(declared)]
-        except _UNREADABLE:
+        except UNREADABLE:
             return []
 
     def _encoding_of(self, element: RawDataElement) -> list[str]:

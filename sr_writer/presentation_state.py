@@ -1,0 +1,162 @@
+"""What is marked, as a layer over the source image itself: one Grayscale Softcopy Presentation State (PS3.3 A.33.1).
+
+A presentation state replaces the whole grey pipeline of the image it refers to, so the source's own modality and VOI
+transformations are carried over; the marks lie on top, in pixels of the source.
+"""
+
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+
+from ledger.records import Finding, ResultObject
+from ledger.store import Store
+from sr_writer.body_part import put_body_part
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, stand_in
+from sr_writer.errors import SourceUnreadable
+from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
+from sr_writer.reading import Read, analysed, by_image, ranked, reads
+from sr_writer.sr_document import sr_document
+from sr_writer.words import name_of, percent, plus_minus, series_description, spoken
+
+KIND = "presentation_state"
+LAYER = "AI_RESEARCH"
+_COLOUR = (45000, 33000, 50000)  # CIELab as DICOM scales it: a yellow that shows on grey
+_TEXT_HEIGHT, _LETTER = 0.03, 0.6  # of the image's height; of the letter's height
+Box = tuple[float, float, float, float]  # top, left, bottom, right in source pixels
+
+
+def presentation_state(report: Report, store: Store) -> ResultObject | None:
+    """Boxes of the worst image with their labels, or its outline with the label of what was found.
+
+    None where the image is in colour or says too little of itself: there is no grey pipeline to carry over.
+    """
+    found = analysed(by_image(reads(report.findings)))
+    if not found:
+        return None
+    worst = found[0]
+    try:
+        pipeline = read_pipeline(store.path(worst.instance.path))
+    except SourceUnreadable:
+        return None
+    ds = sr_document(
+        GrayscaleSoftcopyPresentationStateStorage,
+        evidence=[stand_in(worst.instance)],
+        content=Dataset(),
+        series_instance_uid=report.identity.series(KIND),
+        series_number=SERIES_NUMBERS[KIND],
+        sop_instance_uid=report.identity.instance(KIND),
+        instance_number=1,
+        manufacturer=report.settings.manufacturer,
+    )
+    del ds.PerformedProcedureCodeSequence, ds.ReferencedPerformedProcedureStepSequence  # of a report
+    dress(ds, report, series_description(report.findings.priority, "marks"))
+    put_body_part(ds, report.header, [finding.site for finding in worst.result.findings])
+    _identification(ds, report)
+    _relationship(ds, worst, pipeline)
+    _area(ds, worst, pipeline)
+    pipeline.put_into(ds)
+    ds.GraphicAnnotationSequence = [_annotation(worst, pipeline, _marks(worst, found, report, pipeline))]
+    ds.GraphicLayerSequence = [_layer()]
+    return finished(ds, KIND)
+
+
+def _identification(ds: Dataset, report: Report) -> None:
+    ds.Modality = "PR"
+    ds.ContentLabel = LAYER
+    ds.ContentDescription = "AI marks, research use only"
+    ds.ContentCreatorName = ""
+    ds.PresentationCreationDate, ds.PresentationCreationTime = ds.ContentDate, ds.ContentTime
+    del ds.ContentDate, ds.ContentTime  # a presentation state has the two above in their place
+
+
+def _relationship(ds: Dataset, worst: Read, pipeline: GreyPipeline) -> None:
+    series = Dataset()
+    series.SeriesInstanceUID = worst.instance.series_instance_uid
+    series.ReferencedImageSequence = [_image(worst, pipeline)]
+    ds.ReferencedSeriesSequence = [series]
+
+
+def _image(worst: Read, pipeline: GreyPipeline) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = worst.instance.sop_class_uid
+    item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
+    if pipeline.frames > 1:
+        item.ReferencedFrameNumber = pipeline.frame
+    return item
+
+
+def _area(ds: Dataset, worst: Read, pipeline: GreyPipeline) -> None:
+    """The whole image, as large as it fits (PS3.3 C.10.4)."""
+    item = Dataset()
+    item.ReferencedImageSequence = [_image(worst, pipeline)]
+    item.DisplayedAreaTopLeftHandCorner = [1, 1]
+    item.DisplayedAreaBottomRightHandCorner = [pipeline.columns, pipeline.rows]
+    item.PresentationSizeMode = "SCALE TO FIT"
+    if pipeline.spacing:
+        item.PresentationPixelSpacing = list(pipeline.spacing)
+    else:
+        item.PresentationPixelAspectRatio = [1, 1]
+    ds.DisplayedAreaSelectionSequence = [item]
+
+
+def _marks(worst: Read, found: Sequence[Read], report: Report, pipeline: GreyPipeline) -> list[tuple[Box, str]]:
+    """Boxes with their labels where places may be shown, else the outline of the image with all that is said of it."""
+    same = [read for read in found if read.instance == worst.instance]
+    order = sorted((f for read in same for f in spoken(read.result)), key=ranked)
+    named = [finding for finding in order if finding.present or finding.in_doubt] or order[:1]
+    boxes = [(region.box, _label(f, region.probability)) for f in named for region in f.regions if report.shows_place]
+    if boxes:
+        return boxes
+    said = "; ".join(f"{name_of(finding)} {plus_minus(finding)}" for finding in named)
+    return [((0.0, 0.0, float(pipeline.rows), float(pipeline.columns)), f"AI (research): {said}")]
+
+
+def _label(finding: Finding, probability: float) -> str:
+    return f"AI (research): {name_of(finding)} {percent(probability)} %"
+
+
+def _annotation(worst: Read, pipeline: GreyPipeline, marks: Sequence[tuple[Box, str]]) -> Dataset:
+    item = Dataset()
+    item.ReferencedImageSequence = [_image(worst, pipeline)]
+    item.GraphicLayer = LAYER
+    item.TextObjectSequence = [_text(box, text, pipeline) for box, text in marks]
+    item.GraphicObjectSequence = [_frame(box) for box, _ in marks]
+    return item
+
+
+def _frame(box: Box) -> Dataset:
+    """A closed polyline of (column, row), the same corners as in the measurement report."""
+    top, left, bottom, right = box
+    item = Dataset()
+    item.GraphicAnnotationUnits = "PIXEL"
+    item.GraphicDimensions = 2
+    item.NumberOfGraphicPoints = 5
+    item.GraphicData = [left, top, right, top, right, bottom, left, bottom, left, top]
+    item.GraphicType = "POLYLINE"
+    item.GraphicFilled = "N"
+    return item
+
+
+def _text(box: Box, text: str, pipeline: GreyPipeline) -> Dataset:
+    """Above the box, or inside of it where there is no room above."""
+    top, left, _, _ = box
+    height = max(_TEXT_HEIGHT * pipeline.rows, 1.0)
+    top = top - height if top >= height else top
+    right = min(left + len(text) * height * _LETTER, float(pipeline.columns))
+    item = Dataset()
+    item.BoundingBoxAnnotationUnits = "PIXEL"
+    item.UnformattedTextValue = text
+    item.BoundingBoxTopLeftHandCorner = [left, top]
+    item.BoundingBoxBottomRightHandCorner = [right, top + height]
+    item.BoundingBoxTextHorizontalJustification = "LEFT"
+    return item
+
+
+def _layer() -> Dataset:
+    item = Dataset()
+    item.GraphicLayer = LAYER
+    item.GraphicLayerOrder = 1
+    item.GraphicLayerRecommendedDisplayCIELabValue = list(_COLOUR)
+    item.GraphicLayerDescription = "AI marks, research use only"
+    return item
