@@ -129,3 +129,12 @@ def test_areas_are_those_of_scikit_learn_and_p_that_of_scipy():
     ours = curve(truth, score)
     assert ours["hits"] / truth.sum() == pytest.approx(true[1:])
     assert ours["false_alarms"] / (1 - truth).sum() == pytest.approx(false[1:])
+
+
+def test_a_point_that_misses_its_target_says_so():
+    truth = np.r_[np.ones(100), np.zeros(100)]
+    unseen = np.r_[np.full(10, 0.01), np.full(90, 0.9), np.full(100, 0.02)]  # a tenth of the cases lies with the well
+    point = choose_point(unseen, truth)
+    assert (point.threshold, point.sensitivity) == (0.05, 0.9)
+    assert "none of" in point.chosen_on
+    assert "none of" not in choose_point(unseen, truth, 0.9).chosen_on

@@ -6,9 +6,9 @@ Which of temperature, Platt (temperature and bias) and isotonic: by the log loss
 in the fit (`choose_calibration`).
 
 Operating point: both classes weigh the same in the calibration, so a probability of 1 / (1 + r) is where missing a
-pneumonia costs as much as r films read too early. The smallest r of 1, 2, 3, 4 that finds `TARGET_SENSITIVITY` of the
-calibration split's cases is taken (4 when none does). A few round costs instead of the best cut of a few hundred
-images: such a cut would follow single images.
+pneumonia costs as much as r films read too early. The smallest r of `COSTS` that finds `TARGET_SENSITIVITY` of the
+calibration split's cases is taken; when none does, the greatest, and `chosen_on` says so. A few round costs instead of
+the best cut of a few hundred images: such a cut would follow single images.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,10 @@ from training.packaging.isotonic import fit_knots
 Method = Literal["temperature", "platt", "isotonic"]
 
 TARGET_SENSITIVITY = 0.98
-COSTS = (1, 2, 3, 4)
+COSTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 14.0, 19.0)
 SMALLEST = 1e-6
 METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")  # the plainer first
+WORTH_IT = 0.02  # of the log loss
 FOLDS = 5
 FEWEST = 10  # patients of each class, below which nothing is compared and Platt's form is taken
 
@@ -103,8 +104,9 @@ def fit_calibration(method: Method, scores: NDArray[np.float64], truth: NDArray[
 def choose_calibration(scores: NDArray[np.float64], truth: NDArray[np.float64], groups: Sequence[str]) -> Calibration:
     """The method with the least log loss in cross-validation by patient, fitted to all; `chosen_on` says why.
 
-    scores: (N, T) uncalibrated passes; truth: (N,) in {0, 1}; groups: the patient of each image. A plainer method is
-    kept unless a later one is better by more than the standard error of the difference.
+    scores: (N, T) uncalibrated passes; truth: (N,) in {0, 1}; groups: the patient of each image. A plainer
+    method is kept unless a later one takes `WORTH_IT` of its loss away. (Once it had to be a standard error: with few
+    errors in the split that kept probabilities that were wrong by far in the middle.)
     """
     if min(len(_patients(groups, truth > 0.5)), len(_patients(groups, truth <= 0.5))) < FEWEST:
         text = f"fewer than {FEWEST} patients of one class: not compared"
@@ -112,8 +114,7 @@ def choose_calibration(scores: NDArray[np.float64], truth: NDArray[np.float64], 
     losses = {method: held_out_loss(method, scores, truth, groups) for method in METHODS}
     best = METHODS[0]
     for method in METHODS[1:]:
-        gain = losses[best] - losses[method]
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+        if losses[method].mean() < (1.0 - WORTH_IT) * losses[best].mean():
             best = method
     told = ", ".join(f"{method} {loss.mean():.4f}" for method, loss in losses.items())
     text = f"log loss, classes weighted alike, {FOLDS} folds by patient, n={len(truth)}: {told}"
@@ -162,11 +163,14 @@ def choose_point(
         return float((probability[ill] >= threshold).mean())
 
     thresholds = [round(1.0 / (1.0 + cost), 4) for cost in COSTS]
-    chosen = next((point for point in thresholds if sensitivity(point) >= target), thresholds[-1])
+    reached = [point for point in thresholds if sensitivity(point) >= target]
+    chosen = reached[0] if reached else thresholds[-1]
+    tried = ", ".join(str(point) for point in thresholds)
+    rule = f"the greatest of {tried} with sensitivity >= {target}"
     return Point(
         chosen,
         round(sensitivity(chosen), 4),
         round(float((probability[well] < chosen).mean()), 4),
-        f"calibration split, n={len(truth)} ({int(ill.sum())} with, {int(well.sum())} without): the greatest of"
-        f" {', '.join(str(point) for point in thresholds)} with sensitivity >= {target}",
+        f"calibration split, n={len(truth)} ({int(ill.sum())} with, {int(well.sum())} without): "
+        + (rule if reached else f"none of {tried} has sensitivity >= {target}, so the smallest"),
     )

@@ -141,5 +141,5 @@ def _doubt(doubt: Figures) -> str:
         f" all coverages: small is good; a perfect order has {doubt['aurc_of_a_perfect_order']:.5f}):"
         f" {doubt['orderings'][doubt['winner']]['name']} does best here.\n\n"
         f"| figure of doubt | AURC | against maximum probability |\n|---|--:|---|\n{rows}\n\n"
-        "Of a single label predictive entropy and maximum probability are one order, so these two rows say one thing."
+        "Of a single label predictive entropy orders images as maximum probability does, and has no row of its own."
     )
