@@ -33,12 +33,14 @@ PROBABILITY = _dcm("122157", "Probability")
 PROBABILITY_SD = _private("PROB_SD", "Probability SD (MC dropout)")
 VOLUME = _sct("118565006", "Volume")
 MILLILITRE = CodedConcept("ml", "UCUM", "ml")
+NO_UNITS = CodedConcept("1", "UCUM", "no units")
 PERCENT = CodedConcept("%", "UCUM", "%")
 
 ACTIONABLE = _private("ACTIONABLE", "Actionable finding classification")
 ACR_CATEGORY_1 = CodedConcept("RID49480", "RADLEX", "ACR Category 1 Actionable Finding")
 ACR_CATEGORY_2 = CodedConcept("RID49481", "RADLEX", "ACR Category 2 Actionable Finding")
 ACR_CATEGORY_3 = CodedConcept("RID49482", "RADLEX", "ACR Category 3 Actionable Finding")
+ACR_CATEGORIES = {1: ACR_CATEGORY_1, 2: ACR_CATEGORY_2, 3: ACR_CATEGORY_3}
 CRITICAL_FLAG = _private("CRITICAL_FLAG", "Critical flag")
 
 QUALITATIVE_EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")

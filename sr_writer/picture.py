@@ -51,13 +51,21 @@ class Picture:
     mapped: Finding | None  # the one whose boxes are drawn or, where it has none, its activation
     source_size: tuple[int, int]
     footer: tuple[str, ...]
+    banner_only: bool = False  # words alone: neither the image nor any place in it
 
 
 def draw(display: Image.Image | None, picture: Picture) -> Pixels:
     """The whole picture as RGB. display: 8-bit grey, larger = brighter; None draws a placard in its place."""
+    if picture.banner_only:
+        parts = [_banner(picture.priority, MIN_WIDTH), _legend(picture, MIN_WIDTH, False)]
+        return _stacked(parts, MIN_WIDTH)
     body = _placard() if display is None else _overlaid(display, picture)
     width = max(MIN_WIDTH, body.width)
     parts = [_banner(picture.priority, width), _centred(body, width), _legend(picture, width, display is not None)]
+    return _stacked(parts, width)
+
+
+def _stacked(parts: Sequence[Image.Image], width: int) -> Pixels:
     canvas = Image.new("RGB", (width, sum(part.height for part in parts)), _GROUND)
     top = 0
     for part in parts:
@@ -71,19 +79,34 @@ def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[in
 
     255 stands for the map's own peak or FULL_COLOUR_LOGITS, whichever is more. Negative evidence is 0.
     """
-    values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), 0.0)
-    full = max(float(values.max(initial=0.0)), FULL_COLOUR_LOGITS)
-    strength = np.zeros(size, dtype=np.uint8)
+    full = max(float(_positive(activation).max(initial=0.0)), FULL_COLOUR_LOGITS)
+    over = evidence_over(activation, source_size, size)
+    return np.asarray(np.rint(np.clip(over * (255.0 / full), 0.0, 255.0)), np.uint8)
+
+
+def evidence_over(
+    activation: ActivationMap, source_size: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Positive evidence, in the map's own units, over an image of `source_size` drawn at `size` (both rows, columns).
+
+    0 where the map does not reach; between its cells a smooth curve, which may leave their range a little.
+    """
+    values = _positive(activation)
+    over = np.zeros(size, dtype=np.float32)
     rows = _overlap(activation.box[0], activation.box[2], source_size[0], size[0], values.shape[0])
     columns = _overlap(activation.box[1], activation.box[3], source_size[1], size[1], values.shape[1])
     if rows is None or columns is None:
-        return strength
+        return over
     (y0, y1, from_row, to_row), (x0, x1, from_column, to_column) = rows, columns
     part = Image.fromarray(values).resize(
         (x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=(from_column, from_row, to_column, to_row)
     )
-    strength[y0:y1, x0:x1] = np.rint(np.clip(np.asarray(part) * (255.0 / full), 0.0, 255.0)).astype(np.uint8)
-    return strength
+    over[y0:y1, x0:x1] = np.asarray(part)
+    return over
+
+
+def _positive(activation: ActivationMap) -> NDArray[np.float32]:
+    return np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), np.float32(0.0))
 
 
 def _overlap(low: float, high: float, source: int, drawn: int, cells: int) -> tuple[int, int, float, float] | None:
@@ -180,7 +203,7 @@ def _legend(picture: Picture, width: int, has_image: bool) -> Image.Image:
     for i, finding in enumerate(picture.findings):
         doubt = "  in doubt" if finding.in_doubt else ""
         rows.append((f"{name_of(finding)}  {plus_minus(finding)}{doubt}", 44 if i == 0 else 32, _TEXT))
-    rows += [(_map_text(picture, has_image), _MAP_TEXT, _TEXT)]
+    rows += [] if picture.banner_only else [(_map_text(picture, has_image), _MAP_TEXT, _TEXT)]
     rows += [(line, 22, _QUIET) for line in picture.footer]
     lines = [(part, size, ink) for text, size, ink in rows for part in _wrapped(text, size, width - 2 * _PAD)]
     bar = 58 if has_image and picture.mapped is not None and not picture.mapped.regions else 0

@@ -1,6 +1,7 @@
 """The picture as an object: one RGB Secondary Capture of the worst image (result_objects 7.3)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 
 from highdicom.sc import SCImage
@@ -19,13 +20,21 @@ from sr_writer.words import series_description, spoken
 
 KIND = "secondary_capture"
 _MAX_NAMED = 4
+_PICTURE = "AI heat map or boxes, and text, on a copy of the source image; research use only"
+_BANNER = "AI text about the source image; research use only"
 
 
-def secondary_capture(report: Report, store: Store) -> ResultObject:
-    """Draw the worst image and wrap it. BurnedInAnnotation is YES: words are in the pixels, an identity never."""
+def secondary_capture(report: Report, store: Store, banner_only: bool = False) -> ResultObject:
+    """Draw the worst image and wrap it. BurnedInAnnotation is YES: words are in the pixels, an identity never.
+
+    banner_only: the words alone, without the image and without any place in it.
+    """
     found = reads(report.findings)
     worst = (analysed(found) or found)[0]
-    pixels = draw(_display(worst, store), _picture(report, worst, found))
+    picture = _picture(report, worst, found)
+    if banner_only:
+        picture = replace(picture, banner_only=True, mapped=None)
+    pixels = draw(None if banner_only else _display(worst, store), picture)
     ds = SCImage(
         pixel_array=pixels,
         photometric_interpretation="RGB",
@@ -41,7 +50,7 @@ def secondary_capture(report: Report, store: Store) -> ResultObject:
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     dress(ds, report, series_description(report.findings.priority, "picture"))
-    _image_headers(ds, report, worst)
+    _image_headers(ds, report, worst, banner_only)
     return finished(ds, KIND)
 
 
@@ -86,12 +95,12 @@ def _footer(report: Report, found: Sequence[Read]) -> tuple[str, ...]:
     )
 
 
-def _image_headers(ds: Dataset, report: Report, worst: Read) -> None:
+def _image_headers(ds: Dataset, report: Report, worst: Read, banner_only: bool) -> None:
     header = report.header
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
-    ds.DerivationDescription = "AI heat map or boxes, and text, on a copy of the source image; research use only"
+    ds.DerivationDescription = _BANNER if banner_only else _PICTURE
     ds.SourceImageSequence = [_source(worst)]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.PatientOrientation = list(header.patient_orientation) if len(header.patient_orientation) == 2 else None

@@ -66,7 +66,8 @@ def _segmentation(
     name = f"{KIND} {series} {model.digest}"
     ds = Segmentation(
         source_images=[
-            _source(instance, where, volumes[0], header) for instance, where in zip(instances, slices, strict=True)
+            clean_slice(instance, where, header, volumes[0].distance_mm)
+            for instance, where in zip(instances, slices, strict=True)
         ],
         pixel_array=_masks(volumes, instances, slices[0], store),
         segmentation_type=SegmentationTypeValues.BINARY,
@@ -85,7 +86,7 @@ def _segmentation(
     )
     dress(ds, report, series_description(report.findings.priority, f"{volumes[0].label} segmentation"))
     put_body_part(ds, header, [volume.site for volume in volumes])
-    _name_dimensions(ds, uid_from(*report.identity.root, name, "dimensions"))
+    name_dimensions(ds, uid_from(*report.identity.root, name, "dimensions"))
     shown = [Segment(v, str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), i) for i, v in enumerate(volumes, start=1)]
     return finished(ds, KIND), tuple(shown)
 
@@ -95,8 +96,10 @@ def _in_order(volumes: Sequence[VolumeFinding]) -> list[InstanceRef]:
     return list({ref.sop_instance_uid: ref for volume in volumes for ref, _ in volume.slices}.values())
 
 
-def _source(instance: InstanceRef, where: SliceHeader, volume: VolumeFinding, header: SourceHeader) -> Dataset:
-    """What highdicom copies from a source image, clean."""
+def clean_slice(
+    instance: InstanceRef, where: SliceHeader, header: SourceHeader, distance_mm: float | None = None
+) -> Dataset:
+    """What highdicom copies from a source image, clean. Raises SourceUnreadable without a thickness."""
     ds = stand_in(instance, where.rows, where.columns)
     ds.SOPClassUID = instance.sop_class_uid
     ds.Modality = instance.modality
@@ -106,12 +109,12 @@ def _source(instance: InstanceRef, where: SliceHeader, volume: VolumeFinding, he
     ds.ImageOrientationPatient = _decimals(where.orientation)
     ds.ImagePositionPatient = _decimals(where.position)
     ds.PixelSpacing = _decimals(where.pixel_spacing)
-    thickness = where.thickness or volume.distance_mm
+    thickness = where.thickness or distance_mm
     if thickness is None:
         raise SourceUnreadable("a stored slice does not say how thick it is")
     ds.SliceThickness = _decimals([thickness])[0]
-    if volume.distance_mm is not None:
-        ds.SpacingBetweenSlices = _decimals([volume.distance_mm])[0]
+    if distance_mm is not None:
+        ds.SpacingBetweenSlices = _decimals([distance_mm])[0]
     for keyword, value in header.lossy.items():
         setattr(ds, keyword, value)
     return ds
@@ -175,7 +178,7 @@ def volume_tracking_id(volume: VolumeFinding) -> str:
     return f"AI {volume.label.replace('_', ' ').capitalize()} volume"
 
 
-def _name_dimensions(ds: Dataset, uid: str) -> None:
+def name_dimensions(ds: Dataset, uid: str) -> None:
     """highdicom draws the UID of the dimensions by chance; ours is as lasting as the object's own."""
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid

@@ -70,7 +70,7 @@ def standing(finding: Finding, priority: TriagePriority | None = TriagePriority.
     return "IN DOUBT" if finding.in_doubt else "not flagged"
 
 
-def series_description(priority: TriagePriority, what: str) -> str:
+def series_description(priority: TriagePriority | None, what: str) -> str:
     """The class first, since viewers show some 20 characters; unflagged studies are left blank (LO, 64 characters)."""
     if priority in FLAGGED:
         return f"AI TRIAGE {priority.value}: {what} (research)"[:_LONG_STRING]

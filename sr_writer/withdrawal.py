@@ -1,0 +1,164 @@
+"""What is sent when a report is taken back: it says so, why, and what it replaces. No finding, no priority.
+
+The earlier objects stay where they are, since nobody may delete from another's archive; each withdrawn report names
+its predecessors of the same kind (Predecessor Documents, PS3.3 C.17.2), so that a reader of either finds the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from highdicom.sr import (
+    CodeContentItem,
+    CodedConcept,
+    ContainerContentItem,
+    ContentSequence,
+    ImageRegion,
+    MeasurementReport,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    RelationshipTypeValues,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+
+from ledger.records import ResultObject, SentReference
+from sr_writer import codes
+from sr_writer.document import document_arguments, dress_document, header_items, language, observation_context, separate
+from sr_writer.dress import ANY_IMAGE, Report, finished
+from sr_writer.identity import uid_from
+from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR, Plan
+from sr_writer.sr_document import sr_document
+from sr_writer.words import DISCLAIMER, sayable, series_description
+
+HEADLINE = "AI RESULT WITHDRAWN"
+DO_NOT_USE = "Do not use the earlier AI result."
+_REASON_UNSAID = "the reason is in the node's own log"
+_CONTAINS = RelationshipTypeValues.CONTAINS
+_NAMES = {
+    MEASUREMENT_SR: "measurement report",
+    TEXT_SR: "text report",
+    SECONDARY_CAPTURE: "picture",
+    "key_objects": "key images",
+    "presentation_state": "marks on the image",
+    "parametric_map": "activation map",
+}
+
+
+def withdrawn_objects(report: Report, plan: Plan) -> list[ResultObject]:
+    """A text report, and a measurement report where there was one before: each in every SOP class of the plan, of which
+    a destination gets the first that it accepts."""
+    measured = bool(_before(report, MEASUREMENT_SR)) and bool(plan.measurement_sr)
+    made: list[ResultObject] = []
+    if measured:
+        made += [_measurements(report, sop_class) for sop_class in plan.measurement_sr]
+    if plan.text_sr and not (measured and plan.text_alone):
+        kinds = (TEXT_SR,) if measured else (TEXT_SR, MEASUREMENT_SR)
+        made += [_text(report, sop_class, _before(report, *kinds)) for sop_class in plan.text_sr]
+    return [_chosen(one, made) for one in made]
+
+
+def _chosen(one: ResultObject, made: Sequence[ResultObject]) -> ResultObject:
+    """Those of one kind are a choice, the first preferred, where there is more than one."""
+    same = [other for other in made if other.kind == one.kind]
+    return replace(one, choice=one.kind if len(same) > 1 else "", preference=same.index(one))
+
+
+def lines(report: Report) -> list[str]:
+    """What is withdrawn and why, for a reader; first that it is, last the disclaimer."""
+    reason = sayable(report.findings.withdrawal_reason, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
+    return [HEADLINE, DO_NOT_USE, f"Why: {reason}.", "The images are to be read as without AI triage.", DISCLAIMER]
+
+
+def replaced(report: Report) -> list[str]:
+    """One line for each kind of the objects that no longer stand."""
+    kinds = dict.fromkeys(item.kind for item in report.findings.predecessors)
+    return [f"Withdrawn: the earlier {_NAMES.get(kind, kind.replace('_', ' '))}." for kind in kinds]
+
+
+def _text(report: Report, sop_class: str, before: Sequence[SentReference]) -> ResultObject:
+    """TID 2000, flat, as every text report."""
+    root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
+    items = header_items(report)
+    items.append(_section(codes.IMPRESSIONS, codes.IMPRESSION, lines(report)))
+    items.append(_section(codes.FINDINGS, codes.FINDING, replaced(report) or [DO_NOT_USE]))
+    root.ContentSequence = items
+    return _document(report, root, sop_class, TEXT_SR, before)
+
+
+def _section(heading: CodedConcept, name: CodedConcept, said: Sequence[str]) -> ContainerContentItem:
+    section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
+    section.ContentSequence = ContentSequence([TextContentItem(name, line, _CONTAINS) for line in said])
+    return section
+
+
+def _measurements(report: Report, sop_class: str) -> ResultObject:
+    """TID 1500 without a measurement. Its one group outlines the image and says that nothing stands: a viewer that
+    draws such reports would show an empty screen without it."""
+    content = MeasurementReport(
+        observation_context=observation_context(report),
+        procedure_reported=codes.IMAGING_PROCEDURE,
+        imaging_measurements=[_group(report)],
+        language_of_content_item_and_descendants=language(),
+    )
+    root = content[0]
+    root.ContentSequence.append(_evaluations(report))
+    before = _before(report, MEASUREMENT_SR)
+    return _document(report, root, sop_class, MEASUREMENT_SR, before)
+
+
+def _group(report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    instance, findings = report.header_of, report.findings
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=uid_from("tracking", report.installation_uid, findings.study_instance_uid, "withdrawn"),
+            identifier="AI result withdrawn",
+        ),
+        referenced_region=ImageRegion(
+            graphic_type="POLYLINE",
+            graphic_data=_outline(report),
+            source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
+        ),
+    )
+    items = group[0].ContentSequence
+    region = next(item for item in items if item.ValueType == "SCOORD")
+    region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+    items.append(TextContentItem(codes.COMMENT, f"AI (research): result withdrawn. {DO_NOT_USE}", _CONTAINS))
+    return group
+
+
+def _outline(report: Report) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The whole image as a closed polyline: (5, 2) of (column, row)."""
+    right, bottom = float(max(report.header.columns - 1, 1)), float(max(report.header.rows - 1, 1))
+    return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
+
+
+def _evaluations(report: Report) -> ContainerContentItem:
+    container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
+    said = [TextContentItem(codes.COMMENT, line, _CONTAINS) for line in (*replaced(report), *lines(report)[1:])]
+    status = CodeContentItem(codes.RESULT_STATUS, codes.WITHDRAWN, _CONTAINS)
+    container.ContentSequence = ContentSequence(
+        [status, *said, TextContentItem(codes.IMPRESSION, f"{HEADLINE}. {DO_NOT_USE}", _CONTAINS)]
+    )
+    return container
+
+
+def _document(
+    report: Report, root: Dataset, sop_class: str, kind: str, before: Sequence[SentReference]
+) -> ResultObject:
+    separate(root)
+    named = f"withdrawn {kind} {sop_class} {' '.join(sorted(item.sop_instance_uid for item in before))}"
+    names = {
+        "series_instance_uid": report.identity.series(named),
+        "sop_instance_uid": report.identity.instance(named),
+    }
+    ds = sr_document(sop_class, **{**document_arguments(report, kind, root), **names})
+    dress_document(ds, report, kind, "withdrawn", before)
+    ds.SeriesDescription = series_description(None, "withdrawn")
+    ds.CompletionFlag = "COMPLETE"  # nothing more is to follow on what is withdrawn
+    return finished(ds, kind)
+
+
+def _before(report: Report, *kinds: str) -> list[SentReference]:
+    return [item for item in report.findings.predecessors if item.kind in kinds]
