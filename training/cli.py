@@ -36,6 +36,10 @@ LeaveOut = Annotated[
 Folds = Annotated[
     list[Path] | None, typer.Option("--fold", help="Slice models: a packaged run with --leave-out, for the figures.")
 ]
+Members = Annotated[
+    list[Path] | None,
+    typer.Option("--member", file_okay=False, help="Classifiers: a further run, another network of one ensemble."),
+]
 
 
 @app.command("fit", cls=NamesAll)
@@ -75,15 +79,19 @@ def uncertain_command(
 
 
 @app.command("export", cls=NamesAll)
-def export_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+def export_command(
+    recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0, member: Members = None
+) -> None:
     """Write graph, calibration, gate and manifest, without card and figures: for a first look."""
-    perform("export", Order(recipe, data, run, out, threads))
+    perform("export", Order(recipe, data, run, out, threads, members=tuple(member or ())))
 
 
 @app.command("validate", cls=NamesAll)
-def validate_command(recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0) -> None:
+def validate_command(
+    recipe: RecipeFile, data: Data, run: Run, out: Out, threads: Threads = 0, member: Members = None
+) -> None:
     """Measure an exported classifier on the test split; write its validation.json and card and pin them."""
-    perform("validate", Order(recipe, data, run, out, threads))
+    perform("validate", Order(recipe, data, run, out, threads, members=tuple(member or ())))
 
 
 @app.command("package", cls=NamesAll)
@@ -95,9 +103,11 @@ def package_command(
     threads: Threads = 0,
     leave_out: LeaveOut = None,
     folds: Folds = None,
+    member: Members = None,
 ) -> None:
     """Export and validate: the whole package."""
-    perform("package", Order(recipe, data, run, out, threads, leave_out, tuple(folds or ())))
+    more = tuple(member or ())
+    perform("package", Order(recipe, data, run, out, threads, leave_out, tuple(folds or ()), members=more))
 
 
 @app.command("compare", cls=NamesAll)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from inference.histogram import Histogram
-from inference.manifest import CodeSpec, DataSource, Reads
+from inference.manifest import CodeSpec, DataSource, Reads, View
 from training.recipe_file import CLASSIFICATION, Part, RecipeError, checked, read_toml
 
 __all__ = ["Part", "Recipe", "RecipeError", "parse_recipe", "read_recipe"]
@@ -195,7 +195,14 @@ class PackagePlan(Part):
     reads: Reads
     codes: tuple[CodePlan, ...]
     undoubted: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.99  # share that abstention leaves; None: none
+    test_time: Annotated[tuple[View, ...], Field(min_length=1)] = ("as_is",)  # how often the node looks at a picture
     age_groups: tuple[AgeGroupPlan, ...] = ()  # none: everybody alike, and `reads.ages_years` says who is read
+
+    @model_validator(mode="after")
+    def _sees_it_as_it_is(self) -> Self:
+        if self.test_time[0] != "as_is" or len(set(self.test_time)) != len(self.test_time):
+            raise ValueError("test_time must begin with as_is and name no view twice")
+        return self
 
 
 class Recipe(Part):

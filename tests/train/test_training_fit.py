@@ -12,7 +12,7 @@ from training.data.images import join  # noqa: E402
 from training.fitting import fit as fitting  # noqa: E402
 from training.fitting.curves import aucs, read_curve  # noqa: E402
 from training.fitting.fit import Best, Run, fit_splits  # noqa: E402
-from training.fitting.network import build, predict, start  # noqa: E402
+from training.fitting.network import build, known_of, pixels_of, predict, start, to_range  # noqa: E402
 from training.fitting.phases import begin, cosine, epochs_of  # noqa: E402
 from training.recipe import RecipeError  # noqa: E402
 
@@ -143,7 +143,7 @@ def test_weights_are_never_a_pickle_that_runs_code(tmp_path):
         start(build(recipe()), tmp_path / "bad.pt")
 
 
-def test_age_sex_and_view_reach_a_network_that_takes_them(splits, tmp_path):
+def test_age_sex_and_view_reach_a_network_in_training_and_no_figure_of_it(splits, tmp_path):
     chosen = plan().model_copy(
         update={
             "model": recipe(
@@ -154,7 +154,10 @@ def test_age_sex_and_view_reach_a_network_that_takes_them(splits, tmp_path):
     net = fit_splits(chosen, splits, tmp_path)
     known = splits["calibration"]
     unknown = type(known)(known.names, known.pixels, known.labels, known.groups)
-    assert not np.array_equal(predict(net, known, chosen, SIZE), predict(net, unknown, chosen, SIZE))
+    assert np.array_equal(predict(net, known, chosen, SIZE), predict(net, unknown, chosen, SIZE))
+    images, told = to_range(pixels_of(known, np.arange(8), torch.device("cpu")), chosen), known_of(known, chosen)
+    with torch.inference_mode():
+        assert not torch.equal(net(images, told[:8]), net(images))
 
 
 def test_without_averaging_the_last_weights_are_kept(splits, tmp_path):

@@ -58,7 +58,7 @@ def pixels_of(images: LabelledImages, index: NDArray[np.int64], device: torch.de
 
 
 def known_of(images: LabelledImages, recipe: Recipe) -> Tensor | None:
-    """(N, 3) codes of age, sex and view, or None for a network that takes the picture alone."""
+    """For training: (N, 3) codes of age, sex and view, or None for a network that takes the picture alone."""
     if not recipe.model.metadata:
         return None
     ages = [None if np.isnan(age) else float(age) for age in images.column("age_years")]
@@ -67,10 +67,9 @@ def known_of(images: LabelledImages, recipe: Recipe) -> Tensor | None:
 
 @torch.inference_mode()
 def predict(net: nn.Module, images: LabelledImages, recipe: Recipe, size: int) -> NDArray[np.float32]:
-    """Logits (N, L) without dropout."""
+    """Logits (N, L) without dropout, told the picture alone, as a node tells an exported graph."""
     net.eval()
     device = next(net.parameters()).device
-    known = known_of(images, recipe)
     out = [torch.empty(0, len(recipe.labels))]
     for start_at in range(0, len(images), PREDICT_BATCH):
         index = np.arange(start_at, min(start_at + PREDICT_BATCH, len(images)))
@@ -78,6 +77,5 @@ def predict(net: nn.Module, images: LabelledImages, recipe: Recipe, size: int) -
         if size != batch.shape[-1]:
             batch = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.fit.autocast):
-            told = () if known is None else (known[index].to(device),)
-            out.append(net(to_range(batch, recipe), *told).float().cpu())
+            out.append(net(to_range(batch, recipe)).float().cpu())
     return torch.cat(out).numpy()

@@ -110,7 +110,7 @@ class Classifier(nn.Module):
         out = F.linear(attended, self.label_weights(), self.classifier.bias)
         if self.metadata is None:
             return out
-        embedded = self.metadata(metadata, len(attended))
+        embedded = self.metadata(metadata, attended.shape[0])  # not len(): an export would fix the batch
         known = F.linear(embedded, self.classifier.weight[:, self.feature_channels :])
         return out + (known.unsqueeze(1) if attended.dim() == 3 else known)
 

@@ -1,7 +1,7 @@
 """Age, sex and view as a small embedding beside the picture's features; 0 always means unknown.
 
-A node gives its graphs the picture alone, so that an exported graph sees "unknown"; training hides a share of what is
-known (`hide`), or a model would lean on what it will not be told.
+A node gives its graphs the picture alone, so that an exported graph always sees "unknown", and so does every figure
+that training reports; training hides a share of what is known (`hide`), or a model would lean on what it is not told.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,8 @@ def card(manifest: Manifest, figures: Figures, training: str) -> str:
     parts = [
         *opening(manifest),
         _reads(manifest),
+        _beyond_one_pass(manifest),
+        _told_in_training(figures),
         f"## How it was made\n\n{training}",
         _splits(figures),
         *(of_group(group, figures["label"]) for group in figures["groups"]),
@@ -28,6 +30,31 @@ def _reads(manifest: Manifest) -> str:
         f"Reads {'/'.join(reads.modalities)}, {'/'.join(reads.body_parts)}, {'/'.join(reads.views)},"
         f" {age_words(manifest.ages_years)}. Input {manifest.input.height} x {manifest.input.width}, aspect ratio"
         f" squashed, stretched to the percentiles {manifest.input.percentiles}."
+    )
+
+
+def _beyond_one_pass(manifest: Manifest) -> str:
+    """Of an ensemble, or of a package that looks more than once."""
+    views, members = manifest.input.test_time, len(manifest.members)
+    if members == len(views) == 1:
+        return ""
+    seen = f"shown each picture {', '.join(view.replace('_', ' ') for view in views)}"
+    if members == 1:
+        return f"Its network is {seen}; all figures are means over these views."
+    return (
+        f"An ensemble of {members} networks, each {seen}; all figures are means over networks and views. What follows"
+        " on how it was made is the first network's; the others are further runs over the same patients, each with"
+        " masks of a seed of its own."
+    )
+
+
+def _told_in_training(figures: Figures) -> str:
+    told = figures.get("told_in_training_alone")
+    if not told:
+        return ""
+    return (
+        f"Training told the network each patient's {' and '.join(told)} beside the picture, as far as known. The node"
+        " tells it the picture alone: this graph takes them as unknown, and every figure here was measured that way."
     )
 
 
@@ -106,6 +133,7 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
             f" score differs from the float32 graph by more than {half['greatest_score_difference']};"
             f" {half['findings_changed']} findings and {half['refusals_changed']} refusals changed."
         )
+    text += f" {figures['too_large']}" if "too_large" in figures else ""
     if "export_parity" in figures:
         exact = figures["export_parity"]["fp32_against_torch"]
         text += (

@@ -16,18 +16,25 @@ from training.packaging.look import CLASSIFIER, Model
 PARITY_BATCH = 24  # images held in memory at once
 PARITY_FP32 = 1e-4
 PARITY_FP16 = 5e-3
+MODEL = "model.onnx"
 EXACT = "model-fp32.onnx"  # in the run's folder; the package has the other
 Parity = dict[str, Any]  # by graph, by output
 
 
 def write_graphs(
-    net: nn.Module, spec: InputSpec, run: Path, folder: Path, threads: int, outputs: tuple[str, ...] = CLASSIFIER
+    net: nn.Module,
+    spec: InputSpec,
+    run: Path,
+    folder: Path,
+    threads: int,
+    outputs: tuple[str, ...] = CLASSIFIER,
+    name: str = MODEL,
 ) -> tuple[Model, Model]:
-    """FOLDER/model.onnx with halved weights and RUN/model-fp32.onnx, each as a session; in that order."""
+    """FOLDER/name with halved weights and RUN/model-fp32.onnx, each as a session; in that order."""
     full = export(net, spec.height, outputs)
     save(full, run / EXACT)
-    save(halve_weights(full), folder / "model.onnx")
-    return Model(folder / "model.onnx", spec, threads, outputs), Model(run / EXACT, spec, threads, outputs)
+    save(halve_weights(full), folder / name)
+    return Model(folder / name, spec, threads, outputs), Model(run / EXACT, spec, threads, outputs)
 
 
 def agreement(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from inference.fit_input import resize
 from inference.manifest import InputSpec
+from inference.outputs import Outputs as Told
 from inference.tensor import to_tensor
-from inference.views import seen_as
+from inference.views import run_all
 
 BATCH = 16
 CLASSIFIER = ("scores", "cam", "features")
@@ -40,28 +42,40 @@ def tensor(image: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
 
 
 class Model:
-    """One session on the CPU; `threads` 0 takes every core. names: of its outputs, scores first, features last."""
+    """A session on the CPU for each member; `threads` 0 takes every core. names: of the outputs, scores first,
+    features last."""
 
     def __init__(
-        self, model: Path | bytes, spec: InputSpec, threads: int = 0, names: tuple[str, ...] = CLASSIFIER
+        self,
+        model: Path | bytes | Sequence[Path],
+        spec: InputSpec,
+        threads: int = 0,
+        names: tuple[str, ...] = CLASSIFIER,
     ) -> None:
         ort: Any = onnxruntime  # its stubs export nothing
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        source = str(model) if isinstance(model, Path) else model
-        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        members = (model,) if isinstance(model, Path | bytes) else model
+        sources = [str(one) if isinstance(one, Path) else one for one in members]
+        self.sessions = [ort.InferenceSession(one, options, providers=["CPUExecutionProvider"]) for one in sources]
         self.spec, self.names = spec, names
 
     def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """batch: (N, 1, H, W). Returns scores (N, T, L), what shows the place by task, features (N, C)."""
-        return tuple(self.session.run(list(self.names), {self.spec.name: batch}))
+        """The first member alone. batch: (N, 1, H, W).
+
+        Returns scores (N, T, L), what shows the place by task, features (N, C).
+        """
+        return tuple(self.sessions[0].run(list(self.names), {self.spec.name: batch}))
 
     def passes(self, batch: NDArray[np.float32]) -> Outputs:
-        """batch: (N, 1, H, W). Over the manifest's views, as the node does (inference/views.py)."""
-        views = self.spec.test_time
-        found = [self.run(seen_as(batch, view, self.spec.value_range[0])) for view in views]
-        return Outputs(np.concatenate([one[0] for one in found], axis=1), found[0][-1])
+        """batch: (N, 1, H, W). Every member over the manifest's views, by the node's own code (inference/views.py)."""
+        found = run_all([partial(self._told, session) for session in self.sessions], batch, self.spec)
+        return Outputs(found.scores, found.features)
+
+    def _told(self, session: Any, batch: NDArray[np.float32]) -> Told:
+        scores, features = session.run([self.names[0], self.names[-1]], {self.spec.name: batch})
+        return Told(scores, features, {})
 
     def look(self, images: Sequence[NDArray[np.float32]] | Sequence[Path], what: str = "looking") -> Outputs:
         """images: pictures (rows, columns) in [0, 1], or files of pictures."""

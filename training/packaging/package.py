@@ -25,16 +25,16 @@ from inference.manifest import (
 )
 from training.data.images import LabelledImages
 from training.data.splits import read_splits
-from training.fitting.network import build, to_range
-from training.networks.monte_carlo import METHODS, WORDS, McConfig, McTriageNet
+from training.fitting.network import to_range
+from training.networks.monte_carlo import METHODS, McTriageNet
 from training.packaging.abstain import Calibrated, Chosen, choose_rules
 from training.packaging.calibrate import TARGET_SENSITIVITY, choose_calibration, choose_point
 from training.packaging.gate_fit import choose_threshold, fit_distribution, gate_spec
 from training.packaging.golden import golden
-from training.packaging.graphs import Parity, agreement, standardised, write_graphs
+from training.packaging.graphs import Parity, standardised
 from training.packaging.legal import licence_text
 from training.packaging.look import Outputs, tensor
-from training.packaging.weights import with_weights
+from training.packaging.members import check_runs, file_of, load_net, passes_in_words, write_members
 from training.recipe import AgeGroupPlan, Recipe
 
 CHANGES = "images resized, split by patient group"
@@ -62,12 +62,6 @@ def splits_of(recipe: Recipe, data: Path) -> Splits:
     """Only images of which a label is known: of the others nothing can be measured."""
     parts = {name: part.labelled() for name, part in read_splits(recipe, data).items()}
     return Splits(parts["train"], parts["calibration"], parts["test"])
-
-
-def load_net(recipe: Recipe, run: Path) -> McTriageNet:
-    """The averaged network of a finished run; of an unfinished one, that of its last epoch."""
-    net = with_weights(build(recipe), run)
-    return McTriageNet(net, McConfig(recipe.model.mc_passes, recipe.model.mc_seed)).eval()
 
 
 def spread(images: LabelledImages, at_most: int) -> LabelledImages:
@@ -101,6 +95,7 @@ def input_spec(recipe: Recipe) -> InputSpec:
         percentiles=recipe.percentiles,
         histogram=recipe.histogram,
         value_range=recipe.value_range,
+        test_time=recipe.shipped().test_time,
     )
 
 
@@ -175,15 +170,16 @@ def in_group(images: LabelledImages, plan: AgeGroupPlan) -> NDArray[np.bool_]:
     return np.asarray(np.isin(images.column("domain").astype(str), plan.domains) & fits)
 
 
-def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads: int = 0) -> Parity:
-    """Everything but card and validation. Returns the parity that was measured; raises when it is too poor."""
+def write_core(recipe: Recipe, runs: Sequence[Path], splits: Splits, folder: Path, threads: int = 0) -> Parity:
+    """Everything but card and validation. runs: one, or the members of an ensemble, whose outputs together are what is
+    calibrated. Returns the parity that was measured; raises when it is too poor."""
+    check_runs(recipe, runs)
     folder.mkdir(parents=True, exist_ok=True)
-    net, spec = load_net(recipe, run), input_spec(recipe)
+    net, spec = load_net(recipe, runs[0]), input_spec(recipe)
     features = train_features(net, spread(splits.train, GATE_IMAGES), recipe)
-    model, exact = write_graphs(net, spec, run, folder, threads)
     some = spread(splits.test, PARITY_IMAGES).pixels.astype(np.float32)
     images = np.stack([tensor(p / np.float32(255.0), spec) for p in some])
-    measured = agreement(net, model, exact, images)
+    model, measured = write_members(net, recipe, runs, spec, folder, images, threads)
     outputs = model.look(splits.files(splits.calibration), "calibration")
     distribution = fit_distribution(features, outputs.features)
     (folder / "gate.npz").write_bytes(dump_distribution(distribution))
@@ -197,6 +193,7 @@ def write_core(recipe: Recipe, run: Path, splits: Splits, folder: Path, threads:
         labels,
         age_groups(recipe, outputs, splits.calibration),
         choose_threshold(distribution.distance(outputs.features)),
+        tuple(file_of(i) for i in range(len(runs))),
     )
     pin(with_rules(recipe, manifest, outputs, splits.calibration, distribution)[0], folder)
     return measured
@@ -208,6 +205,7 @@ def _manifest(
     labels: tuple[LabelSpec, ...],
     groups: tuple[AgeGroup, ...],
     threshold: float,
+    members: tuple[str, ...],
 ) -> Manifest:
     package, model = recipe.shipped(), recipe.model
     return Manifest(
@@ -217,7 +215,8 @@ def _manifest(
         intended_use=package.intended_use,
         not_for=package.not_for,
         licence=Licence(weights=package.weights_licence, non_commercial=package.non_commercial, data=package.sources),
-        files={"model.onnx": "0" * 64, "gate.npz": "0" * 64},
+        files=dict.fromkeys([*members, "gate.npz"], "0" * 64),
+        members=members,
         input=spec,
         labels=labels,
         uncertainty=UncertaintySpec(
@@ -225,7 +224,7 @@ def _manifest(
             passes=model.mc_passes,
             dropout=model.dropout,
             seed=model.mc_seed,
-            text=WORDS[model.dropout_place].format(passes=model.mc_passes),
+            text=passes_in_words(recipe, len(members)),
         ),
         reads=package.reads,
         gate=gate_spec(threshold),

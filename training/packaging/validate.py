@@ -25,6 +25,7 @@ from training.data.images import LabelledImages
 from training.packaging.baseline import thumbnail_scores
 from training.packaging.group_card import not_better
 from training.packaging.look import Model
+from training.packaging.members import too_large
 from training.packaging.package import Splits, in_group, pin, with_rules
 from training.packaging.probes import AGE, Probe, header_probes, probes
 from training.recipe import AgeGroupPlan, Recipe
@@ -40,8 +41,10 @@ UNSAID = "none: the package was exported without one"
 TRAITS = ("domain", "view", "sex")
 
 
-def validate(recipe: Recipe, folder: Path, exact: Path | None, splits: Splits, data: Path, threads: int = 0) -> Figures:
-    """folder: the package. exact: its float32 twin, to measure what storing float16 changes; None: not measured.
+def validate(
+    recipe: Recipe, folder: Path, exact: Sequence[Path], splits: Splits, data: Path, threads: int = 0
+) -> Figures:
+    """folder: the package. exact: its members' float32 twins, to measure what storing float16 changes; none: it is not.
 
     The manifest's intended use then ends with what the figures say against it.
     """
@@ -64,8 +67,12 @@ def validate(recipe: Recipe, folder: Path, exact: Path | None, splits: Splits, d
             "refused": _refusals(judge, label, data, children) if children else [],
         }
         figures["no_abstention"] = _no_abstention(recipe, judge.manifest, folder, splits, threads)
-        if exact is not None:
+        if len(exact) == len(judge.manifest.members):
             figures["float16_weights"] = _halving(judge, folder, exact, splits.files(test), threads)
+        if recipe.model.metadata:
+            figures["told_in_training_alone"] = list(recipe.model.metadata)
+        if too_large(folder):
+            figures["too_large"] = too_large(folder)
         say_against(recipe, folder, figures)
         return figures
     finally:
@@ -87,7 +94,7 @@ def _no_abstention(recipe: Recipe, manifest: Manifest, folder: Path, splits: Spl
         return dict.fromkeys(without, "none: the recipe asks for none")
     if not without:
         return {}
-    outputs = Model(folder / "model.onnx", manifest.input, threads).look(
+    outputs = Model(_members(folder, manifest), manifest.input, threads).look(
         splits.files(splits.calibration), "calibration"
     )
     gate = load_distribution((folder / manifest.gate.file).read_bytes()) if manifest.gate else None
@@ -218,11 +225,16 @@ def _refusal(probe: Probe, judged: Judged, told: str) -> Figures:
     }
 
 
-def _halving(judge: Judge, folder: Path, exact: Path, files: list[Path], threads: int) -> Figures:
-    """The shipped graph against its float32 twin, over the test split, at the package's own operating point."""
+def _members(folder: Path, manifest: Manifest) -> list[Path]:
+    return [folder / member for member in manifest.members]
+
+
+def _halving(judge: Judge, folder: Path, exact: Sequence[Path], files: list[Path], threads: int) -> Figures:
+    """The shipped graphs against their float32 twins, over the test split, at the package's own operating point."""
     manifest = judge.manifest
     half, full = (
-        Model(path, manifest.input, threads).look(files, path.stem) for path in (folder / "model.onnx", exact)
+        Model(paths, manifest.input, threads).look(files, what)
+        for paths, what in ((_members(folder, manifest), "as shipped"), (exact, "float32"))
     )
     spec = manifest.labels[0]
 
@@ -240,6 +252,6 @@ def _halving(judge: Judge, folder: Path, exact: Path, files: list[Path], threads
         "greatest_score_difference": round(float(np.abs(half.scores - full.scores).max()), 6),
         "findings_changed": int((present(half.scores) != present(full.scores)).sum()),
         "refusals_changed": changed_gate,
-        "bytes": (folder / "model.onnx").stat().st_size,
-        "bytes_float32": exact.stat().st_size,
+        "bytes": sum(path.stat().st_size for path in _members(folder, manifest)),
+        "bytes_float32": sum(path.stat().st_size for path in exact),
     }

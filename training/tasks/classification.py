@@ -18,6 +18,7 @@ from training.fitting.curves import read_curve
 from training.fitting.uncertain import POLICIES, compare_policies
 from training.packaging import validate as validating
 from training.packaging.card import card
+from training.packaging.members import exact_twins, too_large
 from training.packaging.package import Splits, pin, splits_of, write_core
 from training.recipe import Recipe, read_recipe
 from training.tasks.order import Order
@@ -87,14 +88,15 @@ def _folder(plan: Recipe, out: Path) -> Path:
 
 
 def _export(plan: Recipe, order: Order, splits: Splits, folder: Path) -> dict[str, object]:
-    parity = write_core(plan, order.run, splits, folder, order.threads)
+    parity = write_core(plan, order.runs, splits, folder, order.threads)
     (order.run / PARITY).write_text(json.dumps(parity, indent=2) + "\n")
+    if too_large(folder):
+        typer.echo(too_large(folder), err=True)
     return parity
 
 
 def _validate(plan: Recipe, order: Order, splits: Splits, folder: Path) -> None:
-    exact = order.run / "model-fp32.onnx"
-    figures = validating.validate(plan, folder, exact if exact.exists() else None, splits, order.data, order.threads)
+    figures = validating.validate(plan, folder, exact_twins(order.runs), splits, order.data, order.threads)
     parity = order.run / PARITY
     if parity.exists():
         figures["export_parity"] = json.loads(parity.read_text())

@@ -21,6 +21,11 @@ class Order:
     package: Path | None = None
     policies: tuple[str, ...] = ()
     fits: bool = True
+    members: tuple[Path, ...] = ()  # runs beside `run`
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        return (self.run, *self.members)
 
     def for_other_than_slices(self) -> None:
         """An option that would be passed over in silence is refused."""

@@ -46,4 +46,6 @@ def perform(command: str, order: Order) -> None:
             f"{command} is for {tasks} recipes, and {order.recipe.name} is one for {task}: for it there are"
             f" {', '.join(COMMANDS[task])}{INSTEAD.get(command, '')}"
         )
+    if order.members and task != CLASSIFICATION:
+        raise RecipeError(f"--member is for {CLASSIFICATION} recipes, and {order.recipe.name} is one for {task}")
     action(order)
