@@ -163,6 +163,8 @@ class Destination(_Frozen):
 
 class DeliverSettings(_Frozen):
     prove_after_s: PositiveFloat = 5.0
+    commitment_wait_s: PositiveFloat = 5.0
+    commitment_answer_max_s: PositiveFloat = 300.0
     connect_timeout_s: PositiveFloat = 10.0
     response_timeout_s: PositiveFloat = 60.0
     retry_first_s: PositiveFloat = 1.0

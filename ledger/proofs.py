@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import Connection, Row, and_, func, select, update
 from sqlalchemy.sql import ColumnElement
 
 from ledger.codec import instance_ref, load_result, moment
@@ -26,12 +26,22 @@ from ledger.records import (
 )
 from ledger.states import JobEvent, JobState
 from ledger.tables import deliveries, instances, jobs, notifications, objects, report_sources, reports, results
-from ledger.work import end
+from ledger.work import end, park
 
 
 def finish_delivery(connection: Connection, job: Job, prove_after_s: float | None) -> None:
     """End a delivery. prove_after_s: ask the destination then; None: there is no way to ask."""
     end(connection, job, JobEvent.FINISHED)
+    _ask_later(connection, job, prove_after_s)
+
+
+def park_delivery(connection: Connection, job: Job, reason: str, prove_after_s: float | None) -> None:
+    """A person must look at what was refused; what was accepted is asked for all the same."""
+    park(connection, job, reason, None)
+    _ask_later(connection, job, prove_after_s)
+
+
+def _ask_later(connection: Connection, job: Job, prove_after_s: float | None) -> None:
     waiting = _accepted(job, Proof.WAITING)
     if prove_after_s is None:
         text = "The destination offers no way to ask."
@@ -95,36 +105,89 @@ def stored_object(row: Row[Any]) -> StoredObject:
         choice=row.choice,
         preference=row.preference,
         report_id=row.report_id,
+        series_instance_uid=row.series_uid,
     )
 
 
 def record_proof(connection: Connection, job: Job, outcome: ProofOutcome) -> None:
-    """Keep what the destination said of one object. MISSING: it is to be sent again."""
-    values: dict[str, object] = {"proof": outcome.proof, "proof_text": outcome.text, "proven_at": db_now()}
-    if outcome.proof is Proof.MISSING:
-        values |= {"state": DeliveryState.WAITING, "reason": f"It was accepted and is not there: {outcome.text}"}
-    connection.execute(
+    """Keep what the destination said of one object. MISSING: it is to be sent again.
+
+    What was overtaken by a newer report there is not sent again: nobody should read it in its place.
+    """
+    proof, text = outcome.proof, outcome.text
+    if proof is Proof.MISSING and _overtaken(connection, job):
+        proof, text = Proof.UNPROVEN, f"{text} A newer report has taken its place: it is not sent again."
+    values: dict[str, object] = {"proof": proof, "proof_text": text, "proven_at": db_now()}
+    if proof is Proof.MISSING:
+        values |= {
+            "state": DeliveryState.WAITING,
+            "reason": f"It was accepted and is not there: {text}",
+            "times_missing": deliveries.c.times_missing + 1,
+        }
+    kept = connection.execute(
         update(deliveries)
-        .where(deliveries.c.object_id == outcome.object_id, deliveries.c.destination == job.destination)
+        .where(
+            deliveries.c.object_id == outcome.object_id,
+            deliveries.c.destination == job.destination,
+            deliveries.c.state == DeliveryState.DELIVERED,
+            deliveries.c.proof == Proof.WAITING,  # a late word does not undo what is known by now
+        )
         .values(**values)
+    ).rowcount
+    if kept:
+        said = f"{job.destination}: {proof}{': ' + text if text else ''}"
+        note(connection, job.study_instance_uid, f"proof_{proof}", said, None, job.job_id)
+
+
+def _overtaken(connection: Connection, job: Job) -> bool:
+    """Whether a newer report of the study goes to the same destination."""
+    newer = (
+        select(deliveries.c.object_id)
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .join(reports, reports.c.id == objects.c.report_id)
+        .where(
+            reports.c.study_uid == job.study_instance_uid,
+            reports.c.id > (job.report_id or 0),
+            deliveries.c.destination == job.destination,
+        )
     )
-    text = f"{job.destination}: {outcome.proof}{': ' + outcome.text if outcome.text else ''}"
-    note(connection, job.study_instance_uid, f"proof_{outcome.proof}", text, None, job.job_id)
+    return connection.execute(newer.limit(1)).first() is not None
+
+
+def _lost(job: Job) -> ColumnElement[bool]:
+    """The report's objects that the destination accepted and does not hold."""
+    theirs = select(objects.c.id).where(objects.c.report_id == job.report_id)
+    return and_(
+        deliveries.c.object_id.in_(theirs),
+        deliveries.c.destination == job.destination,
+        deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED)),
+        deliveries.c.proof == Proof.MISSING,
+    )
+
+
+def times_lost(connection: Connection, job: Job) -> int:
+    """How often the destination has lost the object of this report that it lost most often; 0 when it holds all."""
+    return int(connection.execute(select(func.max(deliveries.c.times_missing)).where(_lost(job))).scalar() or 0)
 
 
 def finish_proof(connection: Connection, job: Job) -> bool:
     """End a proof; True when something was missing and a delivery of it is queued again."""
     end(connection, job, JobEvent.FINISHED)
-    theirs = select(objects.c.id).where(objects.c.report_id == job.report_id)
-    missing = and_(
-        deliveries.c.object_id.in_(theirs),
-        deliveries.c.destination == job.destination,
-        deliveries.c.state == DeliveryState.WAITING,
-    )
-    if connection.execute(select(deliveries.c.object_id).where(missing).limit(1)).first() is None:
+    if connection.execute(select(deliveries.c.object_id).where(_lost(job)).limit(1)).first() is None:
         return False
     connection.execute(jobs.insert().values(**_follow_up(job, Stage.DELIVER, 0.0)))
     return True
+
+
+def give_up(connection: Connection, job: Job, reason: str) -> None:
+    """Stop sending what the destination loses again and again. A person who releases the job starts over."""
+    lost = _lost(job)
+    connection.execute(
+        update(deliveries)
+        .where(lost)
+        .values(state=DeliveryState.REFUSED, reason=reason, times_missing=0, changed_at=db_now())
+    )
+    park(connection, job, reason, None)
 
 
 def evidence(connection: Connection, report_id: int) -> Evidence:

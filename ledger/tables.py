@@ -186,6 +186,28 @@ deliveries = Table(
     Column("proof", String(16), nullable=False, server_default="none"),
     Column("proof_text", Text, nullable=False, server_default=""),
     Column("proven_at", Double),
+    Column("times_missing", Integer, nullable=False, server_default="0"),  # accepted, and not there when asked
+)
+
+# What destinations were asked to commit (PS3.4 J).
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", Uid, primary_key=True),
+    Column("destination", String(160), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("accepted_at", Double),  # the request was taken
+    Column("answered_at", Double),  # the first N-EVENT-REPORT
+)
+
+commitment_objects = Table(
+    "commitment_objects",
+    metadata,
+    Column("transaction_uid", Uid, ForeignKey("commitments.transaction_uid"), primary_key=True),
+    Column("sop_instance_uid", Uid, primary_key=True),
+    Column("job_id", Key, ForeignKey("jobs.id"), nullable=False, index=True),
+    Column("reason", Integer),  # NULL: nothing said; 0: committed; else the Failure Reason (0008,1197)
+    Column("is_read", Boolean, nullable=False),  # the proof job has used the answer
 )
 
 events = Table(
