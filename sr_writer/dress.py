@@ -41,6 +41,8 @@ class Segment:
     sop_instance_uid: str
     series_instance_uid: str
     number: int  # from 1
+    widest: InstanceRef  # the slice where it covers most
+    box: tuple[int, int, int, int]  # around it in that slice: top, left, bottom, right in pixels, the latter exclusive
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,13 @@ def _segmentation(
     header = read_header(store.path(instances[0].path), report.findings.study_instance_uid)
     series, model = volumes[0].series_instance_uid, volumes[0].model
     name = f"{KIND} {series} {model.digest}"
+    masks = _masks(volumes, instances, slices[0], store)
     ds = Segmentation(
         source_images=[
             clean_slice(instance, where, header, volumes[0].distance_mm)
             for instance, where in zip(instances, slices, strict=True)
         ],
-        pixel_array=_masks(volumes, instances, slices[0], store),
+        pixel_array=masks,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(report, volume, i) for i, volume in enumerate(volumes, start=1)],
         series_instance_uid=report.identity.series(name),
@@ -87,8 +88,21 @@ def _segmentation(
     dress(ds, report, series_description(report.findings.priority, f"{volumes[0].label} segmentation"))
     put_body_part(ds, header, [volume.site for volume in volumes])
     name_dimensions(ds, uid_from(*report.identity.root, name, "dimensions"))
-    shown = [Segment(v, str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), i) for i, v in enumerate(volumes, start=1)]
+    sop, own_series = str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID)
+    shown = [
+        Segment(volume, sop, own_series, i + 1, *_widest(masks[..., i], instances)) for i, volume in enumerate(volumes)
+    ]
     return finished(ds, KIND), tuple(shown)
+
+
+def _widest(
+    masks: NDArray[np.uint8], instances: Sequence[InstanceRef]
+) -> tuple[InstanceRef, tuple[int, int, int, int]]:
+    """masks: (slices, rows, columns), marked somewhere. Returns the slice that is marked most, and the box around it:
+    (top, left, bottom, right) in pixels, bottom and right exclusive."""
+    most = int(np.argmax(masks.sum(axis=(1, 2), dtype=np.int64)))
+    rows, columns = (np.flatnonzero(masks[most].any(axis=axis)) for axis in (1, 0))
+    return instances[most], (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def _in_order(volumes: Sequence[VolumeFinding]) -> list[InstanceRef]:

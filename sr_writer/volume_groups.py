@@ -1,46 +1,50 @@
-"""Measurement groups of volumes: TID 1411, each tied to its segment of a segmentation."""
+"""Volumes in the measurement report, in one of two layouts.
+
+As a volume (TID 1411): one group for each segment, tied to it. As a plane (TID 1410), for viewers that draw nothing of
+the first: the rectangle around the mark on the slice where it is largest.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    ContentSequence,
+    CoordinatesForMeasurement,
     FindingSite,
+    ImageRegion,
     Measurement,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     ReferencedSegment,
     RelationshipTypeValues,
+    SourceImageForRegion,
     SourceSeriesForSegmentation,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from sr_writer import codes
-from sr_writer.dress import Report, Segment
+from sr_writer.dress import ANY_IMAGE, Report, Segment
 from sr_writer.segmentation import volume_tracking_id, volume_tracking_uid
 from sr_writer.volume_words import short
 from sr_writer.words import in_percent
 
-
-def volume_groups(report: Report) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
-    """One for each segment of the report, in their order."""
-    return [_group(segment, report) for segment in report.segments]
+VolumeGroup = VolumetricROIMeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 
 
-def _group(segment: Segment, report: Report) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
+def volume_groups(report: Report, planar: bool = False) -> list[VolumeGroup]:
+    """One for each segment of the report, in their order. planar: on one slice each, with coordinates."""
+    return [_planar(segment, report) if planar else _volumetric(segment, report) for segment in report.segments]
+
+
+def _volumetric(segment: Segment, report: Report) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     volume = segment.volume
-    measurements = [
-        Measurement(name=codes.PROBABILITY, value=in_percent(volume.probability), unit=codes.PERCENT),
-        Measurement(name=codes.PROBABILITY_SD, value=round(volume.probability_sd * 100.0, 2), unit=codes.PERCENT),
-    ]
-    if volume.volume_ml is not None:
-        millilitres = Measurement(name=codes.VOLUME, value=round(volume.volume_ml, 3), unit=codes.MILLILITRE)
-        measurements.insert(0, millilitres)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=volume_tracking_uid(report, volume), identifier=volume_tracking_id(volume)
-        ),
+        tracking_identifier=_tracking(segment, report),
         referenced_segment=ReferencedSegment(
             sop_class_uid=SegmentationStorage,
             sop_instance_uid=segment.sop_instance_uid,
@@ -48,10 +52,52 @@ def _group(segment: Segment, report: Report) -> VolumetricROIMeasurementsAndQual
             source_series=SourceSeriesForSegmentation(volume.series_instance_uid),
         ),
         finding_type=codes.concept(volume.code),
-        finding_sites=[FindingSite(codes.concept(volume.site))] if volume.site else None,
+        finding_sites=_sites(segment),
         algorithm_id=_algorithm(segment),
-        measurements=measurements,
+        measurements=_numbers(segment),
     )
+
+
+def _planar(segment: Segment, report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(segment, report),
+        referenced_region=ImageRegion(
+            graphic_type="POLYLINE",
+            graphic_data=rectangle_around(segment),
+            source_image=SourceImageForRegion(ANY_IMAGE, segment.widest.sop_instance_uid),
+        ),
+        finding_type=codes.concept(segment.volume.code),
+        finding_sites=_sites(segment),
+        algorithm_id=_algorithm(segment),
+        measurements=_numbers(segment),
+    )
+
+
+def rectangle_around(segment: Segment) -> NDArray[np.float64]:
+    """A closed polyline: (5, 2) of (column, row) on the widest slice. Pixel k reaches from k to k + 1."""
+    top, left, bottom, right = map(float, segment.box)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
+def _tracking(segment: Segment, report: Report) -> TrackingIdentifier:
+    uid = volume_tracking_uid(report, segment.volume)
+    return TrackingIdentifier(uid=uid, identifier=volume_tracking_id(segment.volume))
+
+
+def _sites(segment: Segment) -> list[FindingSite] | None:
+    return [FindingSite(codes.concept(segment.volume.site))] if segment.volume.site else None
+
+
+def _numbers(segment: Segment) -> list[Measurement]:
+    """The volume first, of the whole series, where it is known."""
+    volume = segment.volume
+    numbers = [
+        Measurement(name=codes.PROBABILITY, value=in_percent(volume.probability), unit=codes.PERCENT),
+        Measurement(name=codes.PROBABILITY_SD, value=round(volume.probability_sd * 100.0, 2), unit=codes.PERCENT),
+    ]
+    if volume.volume_ml is not None:
+        numbers.insert(0, Measurement(codes.VOLUME, round(volume.volume_ml, 3), codes.MILLILITRE))
+    return numbers
 
 
 def _algorithm(segment: Segment) -> AlgorithmIdentification:
@@ -71,7 +117,20 @@ def _algorithm(segment: Segment) -> AlgorithmIdentification:
 
 
 def finish_volume_groups(groups: Sequence[Dataset], report: Report) -> None:
-    """Per group: its label for viewers."""
+    """Per group: its label for viewers and, in a plane, the coordinates under its first number."""
     for group, segment in zip(groups, report.segments, strict=True):
+        region = next((item for item in group.ContentSequence if item.ValueType == "SCOORD"), None)
+        if region is not None:
+            _tie_to_plane(group, region, segment)
         text = f"AI (research): {short(segment.volume)}"
         group.ContentSequence.append(TextContentItem(codes.COMMENT, text, RelationshipTypeValues.CONTAINS))
+
+
+def _tie_to_plane(group: Dataset, region: Dataset, segment: Segment) -> None:
+    """What OHIF needs to make a measurement of it: the same coordinates under the first number."""
+    source = SourceImageForRegion(ANY_IMAGE, segment.widest.sop_instance_uid)
+    coordinates = CoordinatesForMeasurement("POLYLINE", rectangle_around(segment), source)
+    number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
+    number.ContentSequence = ContentSequence([coordinates])
+    for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
+        image.ReferencedSOPSequence[0].ReferencedSOPClassUID = segment.widest.sop_class_uid
