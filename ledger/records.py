@@ -338,6 +338,7 @@ class StoredObject:
     choice: str = ""
     preference: int = 0
     report_id: int = 0
+    series_instance_uid: str = ""
 
 
 class DeliveryState(StrEnum):
@@ -367,6 +368,7 @@ class DeliveryOutcome:
     status: int | None  # the C-STORE-RSP status, None when there was no answer
     reason: str
     context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
+    stopped: bool = False  # REFUSED by us: it could not be shown to be about its own patient
 
 
 @dataclass(frozen=True)
