@@ -28,9 +28,9 @@ from ledger.records import (
 )
 from ledger.store import Store
 from node.overlay import write_overlay
-from node.roles.report import DEFAULT_PROFILE
 from node.sending import read_item
 from sr_writer.build import build_objects
+from sr_writer.profiles import DEFAULT_PROFILE
 
 # Not any node's, and another one in each run: what `analyse` writes can never be mistaken for, or replace, what a node
 # or an earlier run has made.
@@ -93,6 +93,7 @@ def write_studies(
         )
         try:
             made = build_objects(findings, store, settings, ANALYSE_INSTALLATION_UID, DEFAULT_PROFILE)
+            made = [one for one in made if not one.preference]  # the other forms of a report say the same
         except PermanentError as error:
             problems.append(f"study {study_uid}: {error}")
             continue

@@ -1,57 +1,103 @@
-"""Findings in, finished objects out."""
+"""Findings in, finished objects out: those of one plan."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from config.settings import Settings
-from ledger.records import InstanceRef, ResultObject, StudyFindings
+from config.settings import Destination, ProfileName, Settings
+from ledger.records import InstanceRef, ReportKind, ResultObject, StudyFindings
 from ledger.store import Store
+from sr_writer import profiles
 from sr_writer.dress import Report
 from sr_writer.errors import NothingToSay, SourceUnreadable
 from sr_writer.identity import identity_of
+from sr_writer.key_objects import key_objects
 from sr_writer.measurement_report import measurement_report
-from sr_writer.reading import Read, measured, reads
+from sr_writer.parametric_map import parametric_maps
+from sr_writer.presentation_state import presentation_state
+from sr_writer.profiles import Plan, plain, plan_for, withdrawal_plan
+from sr_writer.reading import Read, marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
 from sr_writer.source import SourceHeader, read_header
 from sr_writer.text_report import text_report
-from sr_writer.words import FLAGGED
+from sr_writer.withdrawal import withdrawn_objects
 
 
 def build_objects(
-    findings: StudyFindings, store: Store, settings: Settings, installation_uid: str, profile: str
+    findings: StudyFindings, store: Store, settings: Settings, installation_uid: str, plan: Plan | ProfileName
 ) -> list[ResultObject]:
-    """The objects of one report, the same bytes for the same input.
+    """The objects of one report in one plan, the same bytes for the same input; none for an empty plan.
 
-    HIGH and MEDIUM: measurement SR, text SR, Secondary Capture. Everything else: the text SR, and the measurement SR
-    where a model that may not raise the priority marked something.
+    plan: a profile's name stands for a destination of this profile without wishes of its own.
     Raises SourceUnreadable when no source header can be read, NothingToSay when no result concerns a reader.
     """
     found = reads(findings)
     if not found:
         raise NothingToSay("no result of this study concerns a reader")
+    if isinstance(plan, str):
+        plan = plan_of(plain(plan), findings)
+    if not plan.kinds:
+        return []
     header, header_of = _header(found, store, findings.study_instance_uid)
     report = Report(
         findings=findings,
         header=header,
         header_of=header_of,
         settings=settings.report,
-        identity=identity_of(findings, settings.results_hash, installation_uid, profile),
+        identity=identity_of(findings, settings.results_hash, installation_uid, plan.name),
         installation_uid=installation_uid,
         critical_flags=settings.decide.critical_flags_in_dicom,
+        plan=plan,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        return _objects(report, store)
+        return withdrawn_objects(report, plan) if _withdrawn(findings) else _objects(report, store)
+
+
+def plan_of(destination: Destination, findings: StudyFindings) -> Plan:
+    """What `destination` gets of this report."""
+    if _withdrawn(findings):
+        measured = any(item.kind == profiles.MEASUREMENT_SR for item in findings.predecessors)
+        return withdrawal_plan(destination, measured)
+    return plan_for(destination, findings.priority, marked_anything(findings))
+
+
+def _withdrawn(findings: StudyFindings) -> bool:
+    return findings.kind is ReportKind.WITHDRAWN
 
 
 def _objects(report: Report, store: Store) -> list[ResultObject]:
-    masks, segments = segmentations(report, store)
+    """In the order of `Plan.kinds`; reports first, and masks last: an alarm does not wait for them."""
+    plan = report.plan
+    masks, segments = segmentations(report, store) if plan.segmentation else ([], ())
     report = replace(report, segments=segments)
-    made = [measurement_report(report), text_report(report)] if measured(report) else [text_report(report)]
-    if report.findings.priority in FLAGGED:
-        made.append(secondary_capture(report, store))
-    return [*made, *masks]  # last: an alarm does not wait for them
+    measurements = _if_any(lambda: measurement_report(report)) if plan.measurement_sr else []
+    report = replace(report, measurements=bool(measurements))
+    made = {
+        profiles.MEASUREMENT_SR: measurements,
+        profiles.TEXT_SR: [] if plan.text_alone and measurements else text_report(report),
+        profiles.SEGMENTATION: masks,
+    }
+    others = {kind: _if_any(build) for kind, build in _builders(report, store).items() if plan.has(kind)}
+    return [one for kind in plan.kinds for one in (made | others)[kind]]
+
+
+def _builders(report: Report, store: Store) -> Mapping[str, Callable[[], list[ResultObject]]]:
+    """Of the kinds that may turn out to have nothing to show."""
+    return {
+        profiles.SECONDARY_CAPTURE: lambda: [secondary_capture(report, store, report.plan.picture == "banner")],
+        profiles.KEY_OBJECTS: lambda: [key_objects(report)],
+        profiles.PRESENTATION_STATE: lambda: [one for one in [presentation_state(report, store)] if one],
+        profiles.PARAMETRIC_MAP: lambda: parametric_maps(report, store),
+    }
+
+
+def _if_any(build: Callable[[], list[ResultObject]]) -> list[ResultObject]:
+    try:
+        return build()
+    except NothingToSay:
+        return []
 
 
 def _header(found: list[Read], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:

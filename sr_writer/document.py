@@ -14,13 +14,14 @@ from highdicom.sr import (
     RelationshipTypeValues,
 )
 from pydicom.dataset import Dataset
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import UID, SegmentationStorage
 
-from ledger.records import InstanceRef, ReportKind, SentReference
+from ledger.records import InstanceRef, ReportKind, ResultObject, SentReference
 from sr_writer import codes
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, instance_references, private_scheme, stand_in
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, instance_references, private_scheme, stand_in
 from sr_writer.identity import device_uid
 from sr_writer.reading import not_judged, reads
+from sr_writer.sr_document import sr_document
 from sr_writer.words import series_description
 
 
@@ -59,6 +60,35 @@ def header_items(report: Report) -> ContentSequence:
 def is_partial(report: Report) -> bool:
     """More may follow, or some image could not be judged: Completion Flag PARTIAL."""
     return report.findings.kind is ReportKind.PROVISIONAL or bool(not_judged(reads(report.findings)))
+
+
+def in_classes(
+    report: Report,
+    kind: str,
+    sop_classes: Sequence[str],
+    root: Dataset,
+    what: str,
+    predecessors: Sequence[SentReference],
+) -> list[ResultObject]:
+    """One document in each of `sop_classes`, the preferred first: the same tree, each under names of its own.
+
+    Only one of them is for any one destination: they are a choice, where there is more than one.
+    """
+    ds = sr_document(sop_classes[0], **document_arguments(report, kind, root))
+    dress_document(ds, report, kind, what, predecessors)
+    made = []
+    for preference, sop_class in enumerate(sop_classes):
+        name = name_in(kind, sop_class)
+        ds.SOPClassUID = UID(sop_class)
+        ds.SOPInstanceUID, ds.SeriesInstanceUID = report.identity.instance(name), report.identity.series(name)
+        choice = kind if len(sop_classes) > 1 else ""
+        made.append(replace(finished(ds, kind), choice=choice, preference=preference))
+    return made
+
+
+def name_in(kind: str, sop_class: str) -> str:
+    """What a document of this kind and class is called in a report's identity."""
+    return f"{kind} {sop_class}"
 
 
 def document_arguments(report: Report, kind: str, root: Dataset) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from config.settings import ReportSettings
 from ledger.records import InstanceRef, ResultObject, StudyFindings, VolumeFinding
 from sr_writer import codes
 from sr_writer.identity import Identity, software_version, uid_from
+from sr_writer.profiles import NOTHING, Plan
 from sr_writer.source import SourceHeader
 
 IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
@@ -57,6 +58,8 @@ class Report:
     installation_uid: str
     critical_flags: bool  # whether DICOM objects may carry them
     segments: tuple[Segment, ...] = ()  # what the report's segmentations show
+    plan: Plan = NOTHING
+    measurements: bool = True  # whether a measurement report goes with it
 
     @property
     def at(self) -> datetime:
@@ -64,8 +67,13 @@ class Report:
 
     @property
     def shows_place(self) -> bool:
-        """Whether objects may say where: boxes and heat maps."""
-        return self.settings.localization != "off"
+        """Whether the picture may say where: boxes and heat maps."""
+        return self.settings.localization != "off" and self.plan.place
+
+    @property
+    def shows_regions(self) -> bool:
+        """Whether other objects than the picture may say where: the boxes of a model that draws boxes."""
+        return self.settings.localization == "box" and self.plan.place
 
 
 def stand_in(instance: InstanceRef, rows: int = 1, columns: int = 1) -> Dataset:

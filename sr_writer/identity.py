@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ledger.records import StudyFindings
 
-WRITER_VERSION = "2"  # raise it when the same findings are said in other bytes
+WRITER_VERSION = "3"  # raise it when the same findings are said in other bytes
 
 
 @cache
@@ -50,10 +50,10 @@ class Identity:
         return uid_from(*self.root, kind, "instance")
 
 
-def identity_of(findings: StudyFindings, results_hash: str, installation_uid: str, profile: str) -> Identity:
+def identity_of(findings: StudyFindings, results_hash: str, installation_uid: str, plan: str) -> Identity:
     """The identity of a report: DESIGN.md, "identity of results".
 
-    results_hash: Settings.results_hash now; the hash each result was made under counts too.
+    results_hash: Settings.results_hash now; the hash each result was made under counts too. plan: `Plan.name`.
     """
     evidence = sorted(f"{seen.instance.sop_instance_uid} {seen.instance.sha256}" for seen in findings.looked_at)
     results = [result for seen in findings.looked_at for result in seen.results]
@@ -67,7 +67,7 @@ def identity_of(findings: StudyFindings, results_hash: str, installation_uid: st
             *(f"model {item}" for item in models),
             *(f"settings {item}" for item in hashes),
             f"{WRITER_VERSION} {software_version()}",
-            profile,
+            plan,
             findings.kind.value,
         )
     )

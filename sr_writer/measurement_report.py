@@ -1,12 +1,14 @@
-"""SR #1: the report a machine reads. TID 1500 in Comprehensive SR (result_objects 7.1 and 7.8).
+"""SR #1: the report a machine reads. TID 1500 in the SOP classes of the plan (result_objects 7.1 and 7.8).
 
-A finding with boxes has a measurement group for each box, its rectangle as the image region. Without boxes (a heat map
-is none) its one group outlines the whole image: valid, and viewers draw a frame instead of going blank. highdicom
-cannot build all of the layout; what it lacks is added to its tree afterwards.
+Where the site wants boxes, a finding with boxes has a measurement group for each, its rectangle as the image region.
+Without boxes (a heat map is none) its one group outlines the whole image: valid, and viewers draw a frame instead of
+going blank; in a plan of boxes only there is no such group. highdicom cannot build all of the layout; what it lacks is
+added to its tree afterwards.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from highdicom.sr import (
@@ -28,7 +30,6 @@ from highdicom.sr.coding import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    ComprehensiveSRStorage,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
@@ -36,17 +37,18 @@ from pydicom.uid import (
 
 from ledger.records import Code, Finding, ImageResult, Region, ResultObject, TriagePriority, VolumeFinding
 from sr_writer import codes
-from sr_writer.document import document_arguments, dress_document, language, observation_context, separate
-from sr_writer.dress import ANY_IMAGE, Report, finished, stand_in
+from sr_writer.document import in_classes, language, observation_context, separate
+from sr_writer.dress import ANY_IMAGE, Report, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
+from sr_writer.profiles import MEASUREMENT_SR
 from sr_writer.reading import Read, analysed, by_image, in_order, not_judged, ranked, reads, speaks
-from sr_writer.sr_document import sr_document
 from sr_writer.volume_groups import finish_volume_groups, volume_groups
 from sr_writer.volume_words import short, volume_lines
 from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, plus_minus, spoken, standing
 
-KIND = "measurement_sr"
+KIND = MEASUREMENT_SR
+Mapped = Literal["critical", "HIGH", "MEDIUM"]  # what a site may give an ACR category
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _PRESENCES = (codes.PRESENT, codes.UNDETERMINED, codes.ABSENT)
 _PROJECTIONS = frozenset(
@@ -86,8 +88,10 @@ class Statement:
         return tracking_uid(installation_uid, self.read.instance.sop_instance_uid, model.name if model else "", label)
 
 
-def measurement_report(report: Report) -> ResultObject:
-    """Build it. Raises NothingToSay when no image was analysed."""
+def measurement_report(report: Report) -> list[ResultObject]:
+    """Build it, once for each class of the plan. Raises NothingToSay when nothing can be measured."""
+    if report.plan.boxes_only:
+        report = replace(report, segments=())  # a group without coordinates would leave the viewer blank
     found = reads(report.findings)
     statements = _statements(report, analysed(by_image(found)))
     content = MeasurementReport(
@@ -101,10 +105,8 @@ def measurement_report(report: Report) -> ResultObject:
     _finish_groups(root, statements, report)
     root.ContentSequence.append(_evaluations(report, found))
     separate(root)
-    ds = sr_document(ComprehensiveSRStorage, **document_arguments(report, KIND, root))
     before = [item for item in report.findings.predecessors if item.kind == KIND]
-    dress_document(ds, report, KIND, "measurements", before)
-    return finished(ds, KIND)
+    return in_classes(report, KIND, report.plan.measurement_sr, root, "measurements", before)
 
 
 def _library(report: Report, found: Sequence[Read]) -> list[Dataset]:
@@ -132,15 +134,22 @@ def _statements(report: Report, found: Sequence[Read]) -> list[Statement]:
     Where boxes may be shown, a finding that has some has a group for each of them instead.
     """
     every = [(read, finding) for read in found for finding in sorted(spoken(read.result), key=ranked)]
-    if not every and not report.segments:
-        raise NothingToSay("no analysed image has a finding to measure")
     flagged = [(read, finding) for read, finding in every if finding.present or finding.in_doubt]
     chosen = [
         (read, finding, box)
         for read, finding in flagged or ([] if report.segments else every[:1])
-        for box in (range(len(finding.regions)) if report.shows_place and finding.regions else (None,))
+        for box in _boxes(report, finding)
     ]
+    if not chosen and not report.segments:
+        raise NothingToSay("no analysed image has a finding to measure")
     return [Statement(read, finding, i, box) for i, (read, finding, box) in enumerate(chosen, start=1)]
+
+
+def _boxes(report: Report, finding: Finding) -> Sequence[int | None]:
+    """Which of a finding's boxes have a group; None stands for the finding as a whole."""
+    if report.shows_regions and finding.regions:
+        return range(len(finding.regions))
+    return () if report.plan.boxes_only else (None,)
 
 
 def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
@@ -241,7 +250,8 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     high = priority is TriagePriority.HIGH
     items = [CodeContentItem(codes.PRIORITY, codes.HIGH_PRIORITY if high else codes.ROUTINE_PRIORITY, _CONTAINS)]
     flags = _flags(report, found)
-    items.append(CodeContentItem(codes.ACTIONABLE, actionable(priority, bool(flags)), _CONTAINS))
+    category = actionable(priority, bool(flags), report.settings.acr_categories)
+    items += [CodeContentItem(codes.ACTIONABLE, category, _CONTAINS)] if category else []
     items += [CodeContentItem(codes.CRITICAL_FLAG, codes.flag_concept(flag), _CONTAINS) for flag in flags]
     items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(report, by_image(found))]
     said = (*_unflagged(by_image(found)), *volume_lines(report.findings), DISCLAIMER)
@@ -251,11 +261,12 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     return container
 
 
-def actionable(priority: TriagePriority, critical: bool) -> CodedConcept:
-    """CID 7035: category 1 only for a critical flag the site lets into DICOM; HIGH is 2, everything else 3."""
-    if critical:
-        return codes.ACR_CATEGORY_1
-    return codes.ACR_CATEGORY_2 if priority is TriagePriority.HIGH else codes.ACR_CATEGORY_3
+def actionable(priority: TriagePriority, critical: bool, mapped: Mapping[Mapped, int]) -> CodedConcept | None:
+    """CID 7035, as the site maps it; None where it does not. critical: a flag that the site lets into DICOM."""
+    category = mapped.get("critical") if critical else None
+    if category is None and priority in FLAGGED:
+        category = mapped.get("HIGH" if priority is TriagePriority.HIGH else "MEDIUM")
+    return codes.ACR_CATEGORIES[category] if category else None
 
 
 def _flags(report: Report, found: Sequence[Read]) -> list[str]:

@@ -105,7 +105,7 @@ def _marks(worst: Read, found: Sequence[Read], report: Report, pipeline: GreyPip
     same = [read for read in found if read.instance == worst.instance]
     order = sorted((f for read in same for f in spoken(read.result)), key=ranked)
     named = [finding for finding in order if finding.present or finding.in_doubt] or order[:1]
-    boxes = [(region.box, _label(f, region.probability)) for f in named for region in f.regions if report.shows_place]
+    boxes = [(region.box, _label(f, region.probability)) for f in named for region in f.regions if report.shows_regions]
     if boxes:
         return boxes
     said = "; ".join(f"{name_of(finding)} {plus_minus(finding)}" for finding in named)

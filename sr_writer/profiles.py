@@ -153,6 +153,9 @@ class Plan:
         return tuple(kind for kind, so in said if so)
 
 
+NOTHING = Plan()
+
+
 def contents(destination: Destination, flagged: bool) -> Contents:
     """What the site wants there of a study. flagged: see `plan_for`."""
     return destination.flagged if flagged else destination.unflagged
@@ -166,7 +169,7 @@ def plan_for(destination: Destination, priority: TriagePriority, flagged: bool) 
     """
     profile, wanted = PROFILES[destination.profile], contents(destination, flagged)
     if wanted == "none":
-        return Plan()
+        return NOTHING
     if wanted == "text":
         return Plan(text_sr=profile.text_sr, place=profile.place)
     urgent = priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)

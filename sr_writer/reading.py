@@ -58,6 +58,12 @@ def measured(report: Report) -> bool:
     return findings.priority in FLAGGED or bool(report.segments or _marked_images(findings))
 
 
+def marked_anything(findings: StudyFindings) -> bool:
+    """Whether a study has something to show: flagged, or marked by a model that may not raise a priority."""
+    volumes = any(volume.slices and volume.ordered for volume in findings.volumes)
+    return findings.priority in FLAGGED or volumes or bool(_marked_images(findings))
+
+
 def _marked_images(findings: StudyFindings) -> list[str]:
     images = by_image(analysed(reads(findings)))
     every = [finding for read in images for finding in sorted(spoken(read.result), key=ranked)]

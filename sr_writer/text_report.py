@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from highdicom.sr import ContainerContentItem, ContentSequence, RelationshipTypeValues, TextContentItem
 from highdicom.sr.coding import CodedConcept
-from pydicom.uid import EnhancedSRStorage
 
 from ledger.records import Finding, ImageResult, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
-from sr_writer.document import document_arguments, dress_document, header_items, separate
-from sr_writer.dress import Report, finished
+from sr_writer.document import header_items, in_classes, separate
+from sr_writer.dress import Report
+from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR
 from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
-from sr_writer.sr_document import sr_document
 from sr_writer.volume_words import glance, slice_refusals, volume_lines
 from sr_writer.words import (
     DISCLAIMER,
@@ -26,13 +25,13 @@ from sr_writer.words import (
     standing,
 )
 
-KIND = "text_sr"
+KIND = TEXT_SR
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _REASON_UNSAID = "the reason is in the node's own log"
 
 
-def text_report(report: Report) -> ResultObject:
-    """Build it. Every variant: flagged, unflagged, not assessed; provisional or final."""
+def text_report(report: Report) -> list[ResultObject]:
+    """Build it, once for each class of the plan: flagged, unflagged, not assessed; provisional or final."""
     root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
     items = header_items(report)
     for heading, name, lines in (
@@ -44,9 +43,7 @@ def text_report(report: Report) -> ResultObject:
             items.append(_section(heading, name, lines))
     root.ContentSequence = items
     separate(root)
-    ds = sr_document(EnhancedSRStorage, **document_arguments(report, KIND, root))
-    dress_document(ds, report, KIND, _what(report), _predecessors(report))
-    return finished(ds, KIND)
+    return in_classes(report, KIND, report.plan.text_sr, root, _what(report), _predecessors(report))
 
 
 def finding_lines(report: Report) -> list[str]:
@@ -114,7 +111,7 @@ def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
 
 
 def _remarks(finding: Finding, report: Report) -> str:
-    remarks = ("in doubt" if finding.in_doubt else "", boxes_of(finding, report.shows_place))
+    remarks = ("in doubt" if finding.in_doubt else "", boxes_of(finding, report.shows_regions))
     said = ", ".join(remark for remark in remarks if remark)
     return f" ({said})" if said else ""
 
@@ -136,8 +133,8 @@ def _result_lines(read: Read, report: Report, found: Sequence[Read]) -> Iterator
 
 
 def _boxed(finding: Finding, report: Report) -> str:
-    boxes = boxes_of(finding, report.shows_place)
-    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and measured(report) else ""
+    boxes = boxes_of(finding, report.shows_regions)
+    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and report.measurements else ""
 
 
 def _which(read: Read, found: Sequence[Read]) -> str:
@@ -185,5 +182,5 @@ def _section(heading: CodedConcept, name: CodedConcept, lines: Sequence[str]) ->
 
 def _predecessors(report: Report) -> list[SentReference]:
     """The text reports before this one, and measurement reports that this report no longer repeats."""
-    kinds = {KIND} if measured(report) else {KIND, "measurement_sr"}
+    kinds = {KIND} if report.measurements else {KIND, MEASUREMENT_SR}
     return [item for item in report.findings.predecessors if item.kind in kinds]

@@ -16,10 +16,9 @@ from node.lease import LeaseKeeper
 from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
 from node.worker import Worker
-from sr_writer.build import build_objects
+from sr_writer.build import build_objects, plan_of
+from sr_writer.profiles import Plan, plain
 from sr_writer.warm_up import warm_up
-
-DEFAULT_PROFILE = "generic-pacs"
 
 
 def run(settings: Settings) -> int:
@@ -50,7 +49,6 @@ class Say:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._destinations = [destination.key for destination in settings.destinations]
 
     def work(self, jobs: Sequence[Job], keeper: LeaseKeeper) -> None:
         """Report each study of `jobs`."""
@@ -65,9 +63,9 @@ class Say:
             return
         if findings.kind is ReportKind.FINAL:  # half a series has no volume
             findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
-        objects = [(made, self._keep(made)) for made in self._build(findings)]
+        built, sends = self._build(findings)
+        objects = [(made, self._keep(made)) for made in built]
         keeper.release(job)
-        sends = {key: [made.sop_instance_uid for made, _ in objects] for key in self._destinations}
         self._ledger.finish_report(job, findings, objects, sends)
         structlog.get_logger().info(
             log_events.REPORT_BUILT,
@@ -80,14 +78,21 @@ class Say:
     def _geometry(self, instance: InstanceRef) -> Geometry:
         return read_geometry(self._ledger.store.path(instance.path))
 
-    def _build(self, findings: StudyFindings) -> list[ResultObject]:
-        profiles = {str(destination.profile) for destination in self._settings.destinations} or {DEFAULT_PROFILE}
+    def _build(self, findings: StudyFindings) -> tuple[list[ResultObject], dict[str, list[str]]]:
+        """Every object once, and which of them each destination gets; equal plans share theirs.
+
+        Where no destination wants anything the report is made and kept all the same: it is shown, and adapters tell it.
+        """
+        plans = {one.key: plan_of(one, findings) for one in self._settings.destinations}
+        made = {plan: self._objects(findings, plan) for plan in dict.fromkeys(plans.values())}
+        if not any(made.values()):
+            made = {(kept := plan_of(plain(), findings)): self._objects(findings, kept)}
+        sends = {key: [one.sop_instance_uid for one in made.get(plan, [])] for key, plan in plans.items()}
+        return [one for objects in made.values() for one in objects], sends
+
+    def _objects(self, findings: StudyFindings, plan: Plan) -> list[ResultObject]:
         store, installation = self._ledger.store, self._ledger.installation_uid
-        return [
-            made
-            for profile in sorted(profiles)
-            for made in build_objects(findings, store, self._settings, installation, profile)
-        ]
+        return build_objects(findings, store, self._settings, installation, plan)
 
     def _keep(self, made: ResultObject) -> str:
         digest = hashlib.sha256(made.content).hexdigest()

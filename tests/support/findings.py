@@ -19,6 +19,7 @@ from ledger.records import (
     InstanceResults,
     ModelIdentity,
     ReportKind,
+    ResultObject,
     ResultStatus,
     SentReference,
     StudyFindings,
@@ -154,6 +155,11 @@ def study(
         reported_at=REPORTED_AT,
         predecessors=predecessors,
     )
+
+
+def preferred(made: Sequence[ResultObject]) -> list[ResultObject]:
+    """What a destination gets that accepts every class: of each choice the first."""
+    return [item for item in made if item.preference == 0]
 
 
 def flagged_study(store: Store, ds: Dataset | None = None, **result: object) -> StudyFindings:

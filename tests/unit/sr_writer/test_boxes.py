@@ -16,13 +16,13 @@ from ledger.store import Store
 from sr_writer.build import build_objects
 from sr_writer.picture import Picture, boxed, draw
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, finding, keep, new_store, picture, study
+from tests.support.findings import analysed, finding, keep, new_store, picture, preferred, study
 from tests.unit.sr_writer.test_result_objects import all_text, items, values
 
 LOW, HIGH = TriagePriority.LOW, TriagePriority.HIGH
 FRACTURE = Code("125605004", "SCT", "Fracture of bone")
 FIRST, SECOND = Region((30.0, 40.0, 90.0, 120.0), 0.71), Region((100.0, 5.0, 130.0, 30.0), 0.52)
-OFF = Settings(report=ReportSettings(localization="off"))
+OFF, HEATMAP, BOX = (Settings(report=ReportSettings(localization=which)) for which in ("off", "heatmap", "box"))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def hand(store: Store, said: Finding | None = None, priority: TriagePriority = L
 
 
 def build(findings: StudyFindings, store: Store, settings: Settings | None = None) -> dict[str, Dataset]:
-    made = build_objects(findings, store, settings or Settings(), "2.25.7", "generic-pacs")
+    made = preferred(build_objects(findings, store, settings or BOX, "2.25.7", "generic-pacs"))
     return {item.kind: dcmread(BytesIO(item.content)) for item in made}
 
 
@@ -133,9 +133,18 @@ def test_no_place_is_told_where_the_site_wants_none(store: Store) -> None:
     assert "box" not in " ".join(text for text in all_text(made["text_sr"]))
 
 
+def test_only_the_picture_shows_boxes_unless_the_site_wants_them_as_regions(store: Store) -> None:
+    made = build(hand(store, priority=HIGH), store, HEATMAP)
+    (group,) = groups(made["measurement_sr"])
+    assert region_of(group)[:4] == [0.0, 0.0, 255.0, 0.0]
+    assert "box" not in " ".join(text for text in all_text(made["text_sr"]))
+    plain = build(hand(store, priority=HIGH), store, OFF)
+    assert made["secondary_capture"].PixelData != plain["secondary_capture"].PixelData
+
+
 def test_a_flagged_study_shows_its_boxes_in_the_picture(store: Store) -> None:
     made = build(hand(store, priority=HIGH), store)
-    assert list(made) == ["measurement_sr", "text_sr", "secondary_capture"]
+    assert list(made) == ["measurement_sr", "text_sr", "secondary_capture", "key_objects"]
     said = fracture(FIRST)
     shown = Image.new("L", (256, 256), 90)
     with_box = draw(shown, Picture(HIGH, (said,), said, (256, 256), ()))

@@ -20,7 +20,7 @@ def findings(tmp_path: Path) -> StudyFindings:
 
 
 def _of(findings: StudyFindings, **changes: str) -> Identity:
-    values = {"results_hash": "aa", "installation_uid": "2.25.1", "profile": "generic-pacs"} | changes
+    values = {"results_hash": "aa", "installation_uid": "2.25.1", "plan": "text_sr"} | changes
     return identity_of(findings, **values)
 
 
@@ -52,8 +52,8 @@ def test_kind_of_object_and_level_have_their_own_uids(findings: StudyFindings) -
     assert len(names) == 3
 
 
-@pytest.mark.parametrize("change", [{"results_hash": "bb"}, {"installation_uid": "2.25.2"}, {"profile": "air"}])
-def test_settings_installation_and_profile_change_it(findings: StudyFindings, change: dict[str, str]) -> None:
+@pytest.mark.parametrize("change", [{"results_hash": "bb"}, {"installation_uid": "2.25.2"}, {"plan": "measurement_sr"}])
+def test_settings_installation_and_plan_change_it(findings: StudyFindings, change: dict[str, str]) -> None:
     assert _of(findings, **change).instance("text_sr") != _of(findings).instance("text_sr")
 
 

@@ -26,6 +26,7 @@ from tests.support.findings import (
     new_store,
     not_assessed,
     picture,
+    preferred,
     study,
 )
 
@@ -38,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def build(findings: StudyFindings, store: Store, settings: Settings | None = None) -> list[ResultObject]:
-    return build_objects(findings, store, settings or Settings(), "2.25.7", "generic-pacs")
+    return preferred(build_objects(findings, store, settings or Settings(), "2.25.7", "generic-pacs"))
 
 
 def read(made: list[ResultObject], kind: str) -> Dataset:
@@ -79,9 +80,9 @@ def unassessed(store: Store) -> StudyFindings:
     return study((keep(make_dx(), store), [not_assessed()]))
 
 
-def test_a_flagged_study_gets_three_objects_and_any_other_one(store: Store) -> None:
+def test_a_flagged_study_gets_every_kind_and_any_other_the_text(store: Store) -> None:
     flagged = build(flagged_study(store), store)
-    assert [item.kind for item in flagged] == ["measurement_sr", "text_sr", "secondary_capture"]
+    assert [item.kind for item in flagged] == ["measurement_sr", "text_sr", "secondary_capture", "key_objects"]
     assert [item.kind for item in build(unflagged(store), store)] == ["text_sr"]
     assert [item.kind for item in build(unassessed(store), store)] == ["text_sr"]
 
@@ -104,8 +105,8 @@ def test_every_object_is_its_own_series_in_the_sources_study(store: Store) -> No
     made = build(findings, store)
     headers = [read(made, item.kind) for item in made]
     assert {str(ds.StudyInstanceUID) for ds in headers} == {findings.study_instance_uid}
-    assert len({str(ds.SeriesInstanceUID) for ds in headers}) == 3
-    assert [int(ds.SeriesNumber) for ds in headers] == [9901, 9907, 9902]
+    assert len({str(ds.SeriesInstanceUID) for ds in headers}) == 4
+    assert [int(ds.SeriesNumber) for ds in headers] == [9901, 9907, 9902, 9903]
     for item, ds in zip(made, headers, strict=True):
         names = (item.sop_class_uid, item.sop_instance_uid, item.series_instance_uid, item.transfer_syntax_uid)
         own = (ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.file_meta.TransferSyntaxUID)
@@ -254,8 +255,23 @@ def test_critical_flags_stay_out_of_dicom_unless_the_site_wants_them(store: Stor
     for kind in ("measurement_sr", "text_sr"):
         assert not any("mergency" in text or "EMERGENCY" in text for text in all_text(read(silent, kind)))
         assert any("mergency" in text or "EMERGENCY" in text for text in all_text(read(loud, kind)))
-    assert values(read(silent, "measurement_sr"), "ACTIONABLE") == ["RID49481"]
-    assert values(read(loud, "measurement_sr"), "ACTIONABLE") == ["RID49480"]
+
+
+def category(store: Store, mapped: dict[str, int], flags: bool = False, priority: TriagePriority = HIGH) -> list[str]:
+    findings = study((keep(make_dx(), store), [analysed(priority=priority, critical_flags=("RESPIRATORY_EMERGENCY",))]))
+    report = ReportSettings.model_validate({"acr_categories": mapped})
+    settings = Settings(report=report, decide=DecideSettings(critical_flags_in_dicom=flags))
+    return values(read(build(findings, store, settings), "measurement_sr"), "ACTIONABLE")
+
+
+def test_an_acr_category_is_written_only_where_the_site_maps_it(store: Store) -> None:
+    assert category(store, {}) == []
+    assert category(store, {}, flags=True) == []
+    assert category(store, {"HIGH": 2}) == ["RID49481"]
+    assert category(store, {"HIGH": 2}, priority=MEDIUM) == []
+    assert category(store, {"HIGH": 1, "MEDIUM": 3}, priority=MEDIUM) == ["RID49482"]
+    assert category(store, {"critical": 1, "HIGH": 2}) == ["RID49481"]  # the site lets no flag into DICOM
+    assert category(store, {"critical": 1, "HIGH": 2}, flags=True) == ["RID49480"]
 
 
 def test_the_text_report_says_it_all_in_flat_lines(store: Store) -> None:

@@ -10,7 +10,7 @@ from pydicom.uid import ComprehensiveSRStorage
 
 from config.settings import Settings
 from ledger.records import StudyFindings
-from sr_writer import measurement_report, text_report
+from sr_writer import document
 from sr_writer.build import build_objects
 from sr_writer.sr_document import sr_document
 from tests.support.dx import make_dx
@@ -40,8 +40,7 @@ def test_documents_are_byte_for_byte_what_highdicom_makes(
         "not assessed": lambda: study((keep(make_dx(), store), [not_assessed()])),
     }[kind]()
     ours = contents(found, store)
-    for module in (measurement_report, text_report):
-        monkeypatch.setattr(module, "sr_document", by_highdicom)
+    monkeypatch.setattr(document, "sr_document", by_highdicom)
     assert ours == contents(found, store)
 
 

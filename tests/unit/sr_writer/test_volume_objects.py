@@ -28,7 +28,7 @@ from ledger.records import (
 from ledger.store import Store
 from sr_writer.build import build_objects
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, finding, keep, picture
+from tests.support.findings import analysed, finding, keep, picture, preferred
 from tests.support.mr import head, make_mr, measured_study, slice_refused, squares, with_volumes
 from tests.support.peers import need
 
@@ -47,7 +47,7 @@ def _series(count: int = 5, **overrides: Any) -> list[Dataset]:
 
 
 def _build(findings: StudyFindings, store: Store) -> list[ResultObject]:
-    return build_objects(findings, store, Settings(), "2.25.7", "generic-pacs")
+    return preferred(build_objects(findings, store, Settings(), "2.25.7", "generic-pacs"))
 
 
 def _kinds(made: Sequence[ResultObject]) -> list[str]:
@@ -79,7 +79,7 @@ def _valid(made: Sequence[ResultObject], folder: Path) -> None:
         path.write_bytes(item.content)
         said = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, check=False)
         assert "Error" not in said.stdout + said.stderr, said.stdout + said.stderr
-        assert any(name in said.stdout + said.stderr for name in ("SR", "Segmentation", "SCImage"))
+        assert any(name in said.stdout + said.stderr for name in ("SR", "Segmentation", "SCImage", "KeyObject"))
 
 
 def test_the_segmentation_gives_back_the_very_masks_at_their_slices(store: Store, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_chest_and_a_head_of_one_study_are_reported_in_one_go(store: Store, tm
     chest_first = (InstanceResults(keep(chest, store), (result,)), *mr.looked_at)
     findings = with_volumes(replace(mr, looked_at=chest_first, priority=TriagePriority.HIGH), store)
     made = _build(findings, store)
-    assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture", "segmentation"]
+    assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture", "key_objects", "segmentation"]
     report = _one(made, "measurement_sr")
     assert report.SeriesDescription.startswith("AI TRIAGE HIGH")
     assert len(_named(report, "125007")) == 2
@@ -242,7 +242,7 @@ def test_a_provisional_report_promises_the_series(store: Store) -> None:
     looked_at = (InstanceResults(keep(chest, store), (analysed(finding()),)), *mr.looked_at)
     early = replace(mr, looked_at=looked_at, priority=TriagePriority.HIGH, kind=ReportKind.PROVISIONAL, volumes=())
     made = _build(early, store)
-    assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture"]
+    assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture", "key_objects"]
     said = " ".join(_texts(_one(made, "text_sr")))
     assert "Series that are read slice by slice are reported when the study is complete." in said
     assert "umour" not in said

@@ -14,4 +14,4 @@ def test_warming_up_builds_every_kind_of_object(monkeypatch) -> None:  # type: i
 
     monkeypatch.setattr(module, "build_objects", watched)
     warm_up(Settings())
-    assert kinds == ["measurement_sr", "text_sr", "secondary_capture"]
+    assert set(kinds) == {"measurement_sr", "text_sr", "secondary_capture", "key_objects"}
