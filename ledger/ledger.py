@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
-from ledger import history, intake, outcomes, proofs, revisions, views, work
+from ledger import history, intake, leaving, outcomes, proofs, revisions, views, work
 from ledger.codec import instance_ref
 from ledger.database import migrate, open_engine, transaction
 from ledger.reconcile import Reconciliation, reconcile_store
@@ -175,9 +175,21 @@ class Ledger:
         with self._read() as connection:
             return proofs.evidence(connection, report_id)
 
+    def may_leave(self, object_id: int, destination: str) -> bool:
+        """Right before a send: whether the object is still wanted there, and nothing holds its study."""
+        with self._read() as connection:
+            return leaving.may_leave(connection, object_id, destination)
+
+    def own_objects(self, report_id: int) -> frozenset[str]:
+        """SOP Instance UIDs of everything that was made for the report's study."""
+        with self._read() as connection:
+            return leaving.own_objects(connection, report_id)
+
     def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
         with self._write() as connection:
             outcomes.record_delivery(connection, job, outcome)
+            if outcome.stopped:
+                leaving.note_stopped(connection, job, outcome.reason)
 
     def finish_delivery(self, job: Job, prove_after_s: float | None = None) -> None:
         """End a delivery. prove_after_s: ask the destination then whether it holds it; None: it cannot be asked."""

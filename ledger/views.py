@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from ledger.codec import load_result, moment, moment_or_none
 from ledger.database import db_now
+from ledger.leaving import stopped_so_far
 from ledger.records import (
     DeliveryState,
     Disposition,
@@ -268,13 +269,14 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "deliveries": (deliveries.c.destination, deliveries.c.state),
         "proofs": (deliveries.c.destination, deliveries.c.proof),
     }
-    return {
+    counted = {
         name: {
             ":".join(str(part or "none") for part in row[:-1]): row[-1]
             for row in connection.execute(select(*columns, func.count()).group_by(*columns))
         }
         for name, columns in pairs.items()
     }
+    return {**counted, "stopped": {"wrong_patient": stopped_so_far(connection)}}
 
 
 def oldest_job_age_s(connection: Connection) -> float | None:

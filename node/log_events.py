@@ -35,6 +35,7 @@ INSTANCE_LOOKED_AT: Final = "instance_looked_at"
 REPORT_BUILT: Final = "report_built"
 OBJECT_DELIVERED: Final = "object_delivered"
 OBJECT_REFUSED: Final = "object_refused"
+WRONG_PATIENT_STOPPED: Final = "wrong_patient_stopped"  # an object that nobody can show to be its patient's stays here
 DESTINATION_UNREACHABLE: Final = "destination_unreachable"
 DESTINATION_UNKNOWN: Final = "destination_unknown"
 

@@ -51,6 +51,12 @@ class LedgerCollector:
         yield _labelled("opentriage_results", "Results of models", ["status"], counts["results"])
         yield _labelled("opentriage_studies", "Studies by triage priority", ["priority"], counts["studies"])
         yield self._deliveries(counts["deliveries"])
+        stopped = CounterMetricFamily(
+            "opentriage_wrong_patient_stopped",
+            "Objects that did not leave: nobody could show that they are their patient's",
+        )
+        stopped.add_metric([], counts["stopped"]["wrong_patient"])
+        yield stopped
         yield _gauge(
             "opentriage_oldest_job_age_seconds", "Wait of the oldest due job", self._ledger.oldest_job_age_s() or 0.0
         )

@@ -1,5 +1,6 @@
 """Deliver: stored objects to one destination by C-STORE, byte for byte as they are kept.
 
+Of objects that say the same (a choice) the destination gets one: the accepted form with the smallest preference.
 pynetdicom's own `send_c_store` decodes and encodes again; here the stored data set goes into the request as it lies.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from io import BytesIO
 
+from pydicom.uid import UID
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -18,10 +20,13 @@ from pynetdicom.presentation import PresentationContext
 from config.settings import DeliverSettings, Destination
 from ledger.records import DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
 from ledger.store import Store
-from sr_writer.errors import Unreachable
-from sr_writer.statuses import context_refusal, rejection, sentence, state_of
+from sr_writer.errors import NotNow, NotProven, Unreachable
+from sr_writer.statuses import class_name, context_refusal, rejection, sentence, state_of
 
 OnOutcome = Callable[[DeliveryOutcome], None]
+Prove = Callable[[StoredObject, bytes], None]  # right before a send; raises NotProven, NotNow
+Forms = tuple[StoredObject, ...]  # of one choice, the preferred first; an object without a choice is alone
+Contexts = dict[tuple[str, str], PresentationContext]  # accepted ones by (SOP class UID, transfer syntax UID)
 
 _MEDIUM, _HIGH = 0, 1  # (0000,0700), PS3.7 9.3.1.1
 _PREFIX = 132  # preamble and "DICM"
@@ -55,20 +60,37 @@ def data_set_bytes(content: bytes, sha256: str) -> bytes:
     return content[_PREFIX + 12 + length :]
 
 
-class Sender:
-    """Sends to one destination. Holds no connection between calls; safe to use from one thread at a time."""
+def forms_of(objects: Sequence[StoredObject]) -> list[Forms]:
+    """What is to be sent, most urgent first, then in the order it was made."""
+    choices: dict[tuple[int, str], list[StoredObject]] = {}
+    for item in sorted(objects, key=lambda item: (item.priority.rank, item.object_id)):
+        choices.setdefault((item.report_id, item.choice or f"object {item.object_id}"), []).append(item)
+    return [tuple(sorted(forms, key=lambda item: (item.preference, item.object_id))) for forms in choices.values()]
 
-    def __init__(self, destination: Destination, settings: DeliverSettings) -> None:
+
+def _unchecked(item: StoredObject, content: bytes) -> None:
+    """Nobody asks for a proof."""
+
+
+class Sender:
+    """Sends to one destination. Holds no connection between calls; safe to use from one thread at a time.
+
+    prove: told of each object and its file's bytes right before they would leave.
+    """
+
+    def __init__(self, destination: Destination, settings: DeliverSettings, prove: Prove = _unchecked) -> None:
         self._destination = destination
         self._settings = settings
+        self._prove = prove
 
     def send(self, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome) -> None:
-        """Send on one association, most urgent first; `on_outcome` hears of each object once, as soon as it is known.
+        """Send on one association, most urgent first; `on_outcome` hears of an object once, as soon as it is known.
 
+        Nothing is heard of the other forms of a choice that was accepted or waits, nor of what `prove` puts off.
         An association that the peer breaks off is opened anew for the objects that are left, so that one object a
         destination chokes on does not hold back the others. Raises Unreachable when there is no association at first.
         """
-        waiting = sorted(objects, key=lambda item: (item.priority.rank, item.object_id))
+        waiting = forms_of(objects)
         first = True
         while waiting:
             try:
@@ -90,50 +112,76 @@ class Sender:
         return None
 
     def _round(
-        self, association: Association, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome
-    ) -> tuple[_Ended, list[StoredObject]]:
+        self, association: Association, waiting: Sequence[Forms], store: Store, on_outcome: OnOutcome
+    ) -> tuple[_Ended, list[Forms]]:
         """Send in order until the association ends; returns how, and what has had no outcome yet."""
         contexts = {(str(c.abstract_syntax), str(c.transfer_syntax[0])): c for c in association.accepted_contexts}
-        refused = {str(c.abstract_syntax): c.result for c in association.rejected_contexts}
-        for i, item in enumerate(objects):
-            key = (item.sop_class_uid, item.transfer_syntax_uid)
-            if key not in contexts:
-                on_outcome(self._no_context(item, refused.get(item.sop_class_uid) or 0))
-                continue
-            outcome, ended = self._store(association, contexts[key], item, store, message_id=i % 65535 + 1)
-            on_outcome(outcome)
+        refused = {str(c.abstract_syntax): c.result or 0 for c in association.rejected_contexts}
+        for i, forms in enumerate(waiting):
+            outcomes, ended = self._one_of(association, forms, contexts, refused, store)
+            for outcome in outcomes:
+                on_outcome(outcome)
             if ended is not _Ended.DONE:
-                return ended, list(objects[i + 1 :])
+                return ended, list(waiting[i + 1 :])
         return _Ended.DONE, []
 
+    def _one_of(
+        self, association: Association, forms: Forms, contexts: Contexts, refused: dict[str, int], store: Store
+    ) -> tuple[list[DeliveryOutcome], _Ended]:
+        """Send the first form that is accepted; a form that is refused for good makes room for the next.
+
+        The outcomes are those of the forms that were tried, or of all when none of them got through.
+        """
+        outcomes: list[DeliveryOutcome] = []
+        for item in forms:
+            if (context := contexts.get((item.sop_class_uid, item.transfer_syntax_uid))) is None:
+                continue
+            try:
+                outcome, ended = self._store(association, context, item, store)
+            except NotNow:
+                return outcomes, _Ended.DONE
+            except NotProven as error:
+                return [self._stopped(form, str(error)) for form in forms], _Ended.DONE
+            outcomes.append(outcome)
+            if ended is not _Ended.DONE or outcome.state is not DeliveryState.REFUSED:
+                return outcomes, ended
+        tried = {outcome.object_id for outcome in outcomes}
+        reason = context_refusal(forms, refused, self._destination)
+        left = [item for item in forms if item.object_id not in tried]
+        outcomes += [DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason) for item in left]
+        return outcomes, _Ended.DONE
+
     def _store(
-        self, association: Association, context: PresentationContext, item: StoredObject, store: Store, message_id: int
+        self, association: Association, context: PresentationContext, item: StoredObject, store: Store
     ) -> tuple[DeliveryOutcome, _Ended]:
         try:
-            data = data_set_bytes(store.read(item.path), item.sha256)
+            content = store.read(item.path)
+            data = data_set_bytes(content, item.sha256)
         except (OSError, DamagedObject):
             reason = "the stored object is missing or damaged here: it was not sent; check the store's disk"
             return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason), _Ended.DONE
+        self._prove(item, content)
+        agreed = f"{class_name(item.sop_class_uid)}, {UID(item.transfer_syntax_uid).name}"
         began = time.monotonic()
-        status = _c_store(association, context, item, data, message_id)
+        status = _c_store(association, context, item, data)
         if status is not None:
             text = sentence(status, item.sop_class_uid, self._destination)
-            return DeliveryOutcome(item.object_id, state_of(status), status, text), _Ended.DONE
+            return DeliveryOutcome(item.object_id, state_of(status), status, text, agreed), _Ended.DONE
         silent = time.monotonic() - began >= self._settings.response_timeout_s
         how = f"did not answer within {self._settings.response_timeout_s:g} s" if silent else "broke off"
         reason = f"{self._destination.key} {how} while an object was sent; it is tried again."
-        outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason)
+        outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason, agreed)
         return outcome, _Ended.SILENT if silent else _Ended.ABORTED
 
-    def _associate(self, objects: Sequence[StoredObject]) -> Association:
-        """An association with the contexts these objects need, perhaps none accepted. Raises Unreachable, _Rejected."""
+    def _associate(self, waiting: Sequence[Forms]) -> Association:
+        """An association with contexts for every form, perhaps none accepted. Raises Unreachable, _Rejected."""
         ae = AE(ae_title=self._destination.calling_ae_title)
         ae.connection_timeout = self._settings.connect_timeout_s
         ae.acse_timeout = self._settings.connect_timeout_s
         ae.dimse_timeout = self._settings.response_timeout_s
         ae.network_timeout = self._settings.response_timeout_s
         connected: list[evt.Event] = []
-        wanted = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in objects)
+        wanted = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for forms in waiting for item in forms)
         association = ae.associate(
             self._destination.host,
             self._destination.port,
@@ -156,14 +204,15 @@ class Sender:
             return Unreachable(f"{self._destination.key} broke off or did not answer the association request.")
         return Unreachable(f"no connection to {self._destination.key}: check host, port and network.")
 
-    def _no_context(self, item: StoredObject, result: int) -> DeliveryOutcome:
-        reason = context_refusal(item.sop_class_uid, item.transfer_syntax_uid, result, self._destination)
-        return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason)
+    @staticmethod
+    def _stopped(item: StoredObject, reason: str) -> DeliveryOutcome:
+        return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason, stopped=True)
 
     @staticmethod
-    def _all(objects: Sequence[StoredObject], state: DeliveryState, reason: str, on_outcome: OnOutcome) -> None:
-        for item in objects:
-            on_outcome(DeliveryOutcome(item.object_id, state, None, reason))
+    def _all(waiting: Sequence[Forms], state: DeliveryState, reason: str, on_outcome: OnOutcome) -> None:
+        for forms in waiting:
+            for item in forms:
+                on_outcome(DeliveryOutcome(item.object_id, state, None, reason))
 
 
 def _without_delay(event: evt.Event) -> None:
@@ -173,15 +222,13 @@ def _without_delay(event: evt.Event) -> None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _c_store(
-    association: Association, context: PresentationContext, item: StoredObject, data: bytes, message_id: int
-) -> int | None:
+def _c_store(association: Association, context: PresentationContext, item: StoredObject, data: bytes) -> int | None:
     """One C-STORE with exactly `data` as its data set; the status, or None when there was no valid answer.
 
     Follows `Association.send_c_store` of pynetdicom 3.0, which has no public way to send encoded bytes.
     """
     request = C_STORE()
-    request.MessageID = message_id
+    request.MessageID = 1 + item.object_id % 65535  # one message is outstanding at a time
     request.AffectedSOPClassUID = item.sop_class_uid
     request.AffectedSOPInstanceUID = item.sop_instance_uid
     request.Priority = _HIGH if item.priority is TriagePriority.HIGH else _MEDIUM

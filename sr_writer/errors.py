@@ -13,3 +13,11 @@ class NothingToSay(PermanentError):
 
 class Unreachable(RetryableError):
     """There is no association with the destination; the text says what was tried and what came back."""
+
+
+class NotProven(PermanentError):
+    """What would be sent cannot be shown to be about its own patient; the text says which link broke."""
+
+
+class NotNow(RetryableError):
+    """Right before it left, the object turned out to be held, or no longer wanted: nothing is said of it."""

@@ -26,6 +26,7 @@ from sr_writer.errors import SourceUnreadable
 UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
 _TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 _TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName")
+PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")  # PS3.3 C.7.1.1
 _REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
 _ISSUER = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
 
@@ -86,6 +87,30 @@ def _slice(values: "Values") -> SliceHeader:
         pixel_spacing=_numbers(values.text("PixelSpacing")),
         thickness=next((abs(length) for length in _numbers(values.text("SliceThickness")) if length), None),
     )
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """Whose an instance is and what it is called, as its file says now."""
+
+    patient: tuple[str, ...] = field(repr=False)  # values of PATIENT, as results inherit them
+    study_instance_uid: str
+    sop_instance_uid: str
+
+
+def read_identity(path: Path) -> SourceIdentity:
+    """Raises SourceUnreadable when it is not DICOM."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        values = _read(path)
+        inherited = _patient_and_study(values, "")
+        patient = tuple(value_text(inherited, keyword) for keyword in PATIENT)
+        return SourceIdentity(patient, values.text("StudyInstanceUID"), values.text("SOPInstanceUID"))
+
+
+def value_text(ds: Dataset, keyword: str) -> str:
+    """Of a data set that we wrote: stripped, values joined by a backslash; empty when absent."""
+    return Values(ds, ["utf-8"]).text(keyword)
 
 
 def read_header(path: Path, study_instance_uid: str) -> SourceHeader:

@@ -3,10 +3,12 @@
 Sentences name AE titles and SOP classes, never the Error Comment of the peer: that may quote a patient.
 """
 
+from collections.abc import Mapping, Sequence
+
 from pydicom.uid import UID
 
 from config.settings import Destination
-from ledger.records import DeliveryState
+from ledger.records import DeliveryState, StoredObject
 
 DUPLICATE_SOP_INSTANCE = 0x0111  # the same UID is there already, and our bytes under a UID never change
 
@@ -76,11 +78,21 @@ def rejection(source: int, reason: int, destination: Destination) -> str:
     return f"{destination.key} rejected the association for good ({source}/{reason}): it {advice}."
 
 
-def context_refusal(sop_class_uid: str, transfer_syntax_uid: str, result: int, destination: Destination) -> str:
-    """A sentence for a presentation context that was not accepted (PS3.8 9.3.3.2)."""
-    name, syntax = class_name(sop_class_uid), UID(transfer_syntax_uid).name
-    advice = f"enable {syntax} for it there" if result == 4 else "enable storage of this class for our AE title there"
+def context_refusal(forms: Sequence[StoredObject], results: Mapping[str, int], destination: Destination) -> str:
+    """A sentence for presentation contexts of which none was accepted (PS3.8 9.3.3.2), naming each form.
+
+    results: of the negotiation, by SOP class UID.
+    """
+    names = [f"{class_name(f.sop_class_uid)} in {UID(f.transfer_syntax_uid).name}" for f in forms]
+    codes = dict.fromkeys(str(results.get(f.sop_class_uid, 0)) for f in forms)
+    syntaxes = " or ".join(dict.fromkeys(UID(f.transfer_syntax_uid).name for f in forms))
+    advice = "enable storage of this class for our AE title there"
+    if any(results.get(f.sop_class_uid) == 4 for f in forms):
+        advice = f"enable {syntaxes} for it there"
+    if len(forms) > 1:
+        advice = "enable storage of one of these classes for our AE title there"
+    what = " nor ".join(names)
     return (
-        f"{destination.key} does not accept {name} in {syntax} from {destination.calling_ae_title} "
-        f"(result {result}): {advice}, then release the delivery."
+        f"{destination.key} does not accept {what} from {destination.calling_ae_title} "
+        f"(result {', '.join(codes)}): {advice}, then release the delivery."
     )

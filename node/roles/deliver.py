@@ -19,7 +19,8 @@ from node.stranded import redirect_words, stranded_destinations
 from node.wiring import open_ledger, owner
 from sr_writer import backoff
 from sr_writer.deliver import Sender
-from sr_writer.errors import Unreachable
+from sr_writer.errors import NotNow, Unreachable
+from sr_writer.guard import Guard
 
 POLL_S = 1.0
 EXPIRE_MAX_ATTEMPTS = 3  # of analyses and reports, which this may meet; deliveries have no limit
@@ -32,8 +33,11 @@ def run(settings: Settings) -> int:
     stop = stop_on_signals()
     exit_at_latest(stop, settings.node.stop_grace_s)
     ledger = open_ledger(settings)
+    guard = Guard(ledger.store, ledger.evidence, ledger.own_objects)
     threads = [
-        threading.Thread(target=Deliverer(ledger, settings, destination, stop).run, name=destination.key, daemon=True)
+        threading.Thread(
+            target=Deliverer(ledger, settings, destination, stop, guard).run, name=destination.key, daemon=True
+        )
         for destination in settings.destinations
     ]
     for thread in threads:
@@ -52,11 +56,21 @@ def run(settings: Settings) -> int:
 class Deliverer:
     """The loop of one destination. While it cannot be reached, one job at a time probes it, at growing intervals."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, destination: Destination, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        destination: Destination,
+        stop: threading.Event,
+        guard: Guard | None = None,
+    ) -> None:
         self._ledger = ledger
         self._settings = settings.deliver
         self._key = destination.key
-        self._sender = Sender(destination, settings.deliver)
+        self._guard = guard or Guard(ledger.store, ledger.evidence, ledger.own_objects)
+        self._sender = Sender(destination, settings.deliver, self._prove)
+        self._prove_after_s = settings.deliver.prove_after_s if destination.proof else None
+        self._put_off: dict[int, str] = {}  # by report id: why something of it did not leave just now
         self._owner = owner("deliver")
         self._stop = stop
         self._failures = 0
@@ -87,7 +101,7 @@ class Deliverer:
             self._deliver(jobs)
 
     def _deliver(self, jobs: Sequence[Job]) -> None:
-        rounds = [_Round(self._ledger, job) for job in jobs]
+        rounds = [_Round(self._ledger, job, self._prove_after_s) for job in jobs]
         owners = {stored.object_id: one for one in rounds for stored in one.objects}
         objects = [stored for one in rounds for stored in one.objects]
         delay_s = backoff.delay_s(max(job.attempt for job in jobs), self._settings)
@@ -112,18 +126,31 @@ class Deliverer:
             self._failures = 0
             self._end(rounds, "the destination asked to try again later", delay_s)
 
+    def _prove(self, stored: StoredObject, content: bytes) -> None:
+        """The last look before an object leaves: it is still wanted, nothing holds its study, it is its patient's."""
+        try:
+            if not self._ledger.may_leave(stored.object_id, self._key):
+                raise NotNow("its study is held, or another report overtook it")
+            self._guard.prove(stored, content)
+        except NotNow as error:
+            self._put_off[stored.report_id] = str(error)
+            raise
+
     def _note(self, owners: "dict[int, _Round]", outcome: DeliveryOutcome) -> None:
         owners[outcome.object_id].note(outcome)
         event = {
             DeliveryState.DELIVERED: log_events.OBJECT_DELIVERED,
             DeliveryState.REFUSED: log_events.OBJECT_REFUSED,
         }.get(outcome.state, log_events.JOB_RETRIED)
+        if outcome.stopped:
+            self._log.error(log_events.WRONG_PATIENT_STOPPED, object_id=outcome.object_id, reason=outcome.reason)
+            return
         self._log.info(event, object_id=outcome.object_id, status=outcome.status, reason=outcome.reason)
 
     def _end(self, rounds: "Sequence[_Round]", reason: str, delay_s: float) -> None:
         for one in rounds:
             try:
-                one.end(reason, delay_s)
+                one.end(self._put_off.pop(one.job.report_id or 0, reason), delay_s)
             except LeaseLost:
                 self._log.warning(log_events.JOB_DROPPED, job_id=one.job.job_id)
 
@@ -131,30 +158,40 @@ class Deliverer:
 class _Round:
     """One job during one association: which of its objects are still to go, and what was refused."""
 
-    def __init__(self, ledger: Ledger, job: Job) -> None:
+    def __init__(self, ledger: Ledger, job: Job, prove_after_s: float | None) -> None:
         self._ledger = ledger
+        self._prove_after_s = prove_after_s
         self.job = job
         self.objects: list[StoredObject] = ledger.undelivered(job)
         self._left = {stored.object_id for stored in self.objects}
-        self._refusals: list[str] = []
+        self._refusals: dict[int, str] = {}  # by object id
         self._later = ""
 
     def note(self, outcome: DeliveryOutcome) -> None:
         """Keep one answer, durably."""
         self._ledger.record_delivery(self.job, outcome)
-        if outcome.state is DeliveryState.DELIVERED:
-            self._left.discard(outcome.object_id)
-        elif outcome.state is DeliveryState.REFUSED:
-            self._left.discard(outcome.object_id)
-            self._refusals.append(outcome.reason)
-        else:
+        if outcome.state is DeliveryState.WAITING:
             self._later = outcome.reason
+            return
+        self._left.discard(outcome.object_id)
+        if outcome.state is DeliveryState.REFUSED:
+            self._refusals[outcome.object_id] = outcome.reason
+        else:
+            self._settle_choice(outcome.object_id)
+
+    def _settle_choice(self, object_id: int) -> None:
+        """One form was accepted: nobody waits for the others, nor minds that they were refused."""
+        choice = next((stored.choice for stored in self.objects if stored.object_id == object_id), "")
+        for stored in self.objects:
+            if choice and stored.choice == choice:
+                self._left.discard(stored.object_id)
+                self._refusals.pop(stored.object_id, None)
 
     def end(self, reason: str, delay_s: float) -> None:
         """Finish, wait for another try, or park with what the destination said."""
         if self._left:
             self._ledger.retry(self.job, self._later or reason, delay_s)
         elif self._refusals:
-            self._ledger.park(self.job, " ".join(dict.fromkeys(self._refusals)))
+            self._ledger.park(self.job, " ".join(dict.fromkeys(self._refusals.values())))
         else:
-            self._ledger.finish_delivery(self.job)
+            self._ledger.finish_delivery(self.job, self._prove_after_s)

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredO
 from ledger.store import Store
 from sr_writer.build import build_objects
 from sr_writer.deliver import Sender, data_set_bytes
-from sr_writer.errors import Unreachable
+from sr_writer.errors import NotNow, NotProven, Unreachable
 from tests.support.findings import flagged_study, new_store
 
 # The acceptor's own side leaves the socket of a rejected association to the garbage collector.
@@ -91,7 +91,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def made(store: Store) -> list[ResultObject]:
-    return build_objects(flagged_study(store), store, Settings(), "2.25.7", "generic-pacs")
+    built = build_objects(flagged_study(store), store, Settings(), "2.25.7", "generic-pacs")
+    wanted = [("measurement_sr", SR), ("text_sr", TEXT), ("secondary_capture", SC)]
+    return [next(made for made in built if (made.kind, made.sop_class_uid) == one) for one in wanted]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,16 @@ def _stored(item: ResultObject, store: Store, object_id: int, priority: TriagePr
         path,
         priority,
     )
+
+
+def in_forms(objects: list[StoredObject], *, report_id: int = 7) -> list[StoredObject]:
+    """The first two as forms of one choice (the second made is preferred), the third alone."""
+    first, second, third = objects
+    return [
+        replace(first, choice="measurements", preference=1, report_id=report_id),
+        replace(second, choice="measurements", preference=0, report_id=report_id),
+        replace(third, report_id=report_id),
+    ]
 
 
 def send(destination: Destination, objects: list[StoredObject], store: Store) -> dict[int, DeliveryOutcome]:
@@ -308,3 +320,98 @@ def test_results_arrive_while_the_folder_is_only_read(store: Store, objects: lis
     with listening(Acceptor()) as destination:
         send(destination, objects, store)
     assert sorted((p, p.stat().st_mtime_ns) for p in Path(store.root).rglob("*") if p.is_file()) == before
+
+
+def test_of_a_choice_the_accepted_form_with_the_smallest_preference_is_sent(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    forms = in_forms(objects)
+    both, without_preferred = ((SR, EXPLICIT), (TEXT, EXPLICIT), (SC, EXPLICIT)), ((SR, EXPLICIT), (SC, EXPLICIT))
+    for contexts, chosen, context in (
+        (both, 2, "Enhanced SR Storage, Explicit VR Little Endian"),
+        (without_preferred, 1, "Comprehensive SR Storage, Explicit VR Little Endian"),
+    ):
+        acceptor = Acceptor()
+        with listening(acceptor, contexts=contexts) as destination:
+            outcomes = send(destination, forms, store)
+        assert sorted(outcomes) == [chosen, 3]  # nothing is said of the other form
+        assert outcomes[chosen].state is DELIVERED
+        assert outcomes[chosen].context == context
+        assert [heard.sop_instance_uid for heard in acceptor.heard] == [
+            forms[chosen - 1].sop_instance_uid,
+            forms[2].sop_instance_uid,
+        ]
+        assert store.read(forms[chosen - 1].path).endswith(acceptor.heard[0].data)
+
+
+def test_a_choice_of_which_no_form_is_accepted_is_refused_in_one_sentence_that_names_all(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    with listening(Acceptor(), contexts=((SC, EXPLICIT),)) as destination:
+        outcomes = send(destination, in_forms(objects), store)
+    assert [outcomes[i].state for i in (1, 2, 3)] == [REFUSED, REFUSED, DELIVERED]
+    assert outcomes[1].reason == outcomes[2].reason
+    assert "Enhanced SR Storage" in outcomes[1].reason
+    assert "Comprehensive SR Storage" in outcomes[1].reason
+    assert outcomes[1].context == outcomes[1].context == ""
+
+
+def test_a_form_that_is_refused_for_good_makes_room_for_the_next(store: Store, objects: list[StoredObject]) -> None:
+    acceptor = Acceptor(lambda event: 0x0122 if event.request.AffectedSOPClassUID == TEXT else 0x0000)
+    with listening(acceptor) as destination:
+        outcomes = send(destination, in_forms(objects), store)
+    assert [outcomes[i].state for i in (1, 2, 3)] == [DELIVERED, REFUSED, DELIVERED]
+    with listening(Acceptor(lambda _: 0x0122)) as destination:
+        outcomes = send(destination, in_forms(objects), store)
+    assert {outcome.state for outcome in outcomes.values()} == {REFUSED}
+
+
+@pytest.mark.parametrize("how", ["busy", "breaks off"])
+def test_while_a_form_may_have_been_stored_no_other_form_is_tried(
+    how: str, store: Store, objects: list[StoredObject]
+) -> None:
+    def answer(event: evt.Event) -> int:
+        if event.request.AffectedSOPClassUID != TEXT:
+            return 0x0000
+        if how == "breaks off":
+            event.assoc.abort()
+        return 0xA700
+
+    acceptor = Acceptor(answer)
+    forms = in_forms(objects)
+    with listening(acceptor) as destination:
+        outcomes = send(destination, forms, store)
+    assert {i: outcome.state for i, outcome in outcomes.items()} == {2: WAITING, 3: DELIVERED}
+    assert forms[0].sop_instance_uid not in {heard.sop_instance_uid for heard in acceptor.heard}
+
+
+def test_what_cannot_be_proven_does_not_leave_in_any_form_and_the_rest_does(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    def prove(item: StoredObject, content: bytes) -> None:
+        assert hashlib.sha256(content).hexdigest() == item.sha256
+        if item.object_id == 2:
+            raise NotProven("It is somebody else's.")
+
+    acceptor, outcomes = Acceptor(), []
+    with listening(acceptor) as destination:
+        Sender(destination, FAST, prove).send(in_forms(objects), store, outcomes.append)
+    found = {outcome.object_id: outcome for outcome in outcomes}
+    assert [(found[i].state, found[i].stopped) for i in (1, 2, 3)] == [
+        (REFUSED, True),
+        (REFUSED, True),
+        (DELIVERED, False),
+    ]
+    assert found[1].reason == "It is somebody else's."
+    assert [heard.sop_instance_uid for heard in acceptor.heard] == [objects[2].sop_instance_uid]
+
+
+def test_of_what_is_put_off_at_the_last_moment_nothing_is_said(store: Store, objects: list[StoredObject]) -> None:
+    def prove(item: StoredObject, content: bytes) -> None:
+        raise NotNow("its study is held")
+
+    outcomes: list[DeliveryOutcome] = []
+    acceptor = Acceptor()
+    with listening(acceptor) as destination:
+        Sender(destination, FAST, prove).send(objects, store, outcomes.append)
+    assert outcomes == acceptor.heard == []

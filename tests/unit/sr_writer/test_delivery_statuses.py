@@ -5,12 +5,12 @@ import random
 import pytest
 
 from config.settings import DeliverSettings, Destination
-from ledger.records import DeliveryState
+from ledger.records import DeliveryState, StoredObject, TriagePriority
 from sr_writer.backoff import delay_s
 from sr_writer.statuses import context_refusal, rejection, sentence, state_of
 
 PACS = Destination(ae_title="PACS", host="pacs.example", port=104, calling_ae_title="OPENTRIAGE")
-TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+TEXT_SR, COMPREHENSIVE_3D = "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.34"
 DELIVERED, WAITING, REFUSED = DeliveryState.DELIVERED, DeliveryState.WAITING, DeliveryState.REFUSED
 
 
@@ -46,10 +46,20 @@ def test_a_rejection_names_the_ae_title_to_correct(reason: int, word: str) -> No
     assert f"AE title {word}" in rejection(1, reason, PACS)
 
 
+def form(sop_class_uid: str) -> StoredObject:
+    return StoredObject(1, "sr", sop_class_uid, "2.25.1", "1.2.840.10008.1.2.1", "", "", TriagePriority.HIGH)
+
+
 def test_a_refused_context_names_class_and_syntax() -> None:
-    text = context_refusal(TEXT_SR, "1.2.840.10008.1.2.1", 4, PACS)
+    text = context_refusal((form(TEXT_SR),), {TEXT_SR: 4}, PACS)
     assert "Enhanced SR Storage" in text
     assert "enable Explicit VR Little Endian" in text
+
+
+def test_a_refused_choice_names_every_form() -> None:
+    text = context_refusal((form(COMPREHENSIVE_3D), form(TEXT_SR)), {COMPREHENSIVE_3D: 3, TEXT_SR: 3}, PACS)
+    assert "Comprehensive 3D SR Storage in Explicit VR Little Endian nor Enhanced SR Storage in" in text
+    assert "(result 3): enable storage of one of these classes" in text
 
 
 def test_delays_double_to_a_ceiling_and_differ_by_chance() -> None:

@@ -1,0 +1,188 @@
+"""The wrong-patient proof: before an object leaves, the chain from its source's pixels to its own header is shown anew.
+
+Four links, each read from the bytes as they lie now: the stored sources are those that were received, and those that
+the analysis decoded; they are of one patient and of the study; the object names that patient and that study; and it
+refers to nothing but those sources and our own objects of the study. (That the object's own bytes are those that were
+kept, `sr_writer.deliver` has seen before it asks.)
+
+A source is hashed once per report and process, and again when its file changes in any way; no more than a block of it
+is in memory.
+"""
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from os import stat_result
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+
+from ledger.reconcile import dataset_sha256
+from ledger.records import Evidence, InstanceRef, StoredObject
+from ledger.store import Store
+from sr_writer.errors import NotNow, NotProven, SourceUnreadable
+from sr_writer.source import PATIENT, SourceIdentity, read_identity, value_text
+
+REPORTS_KEPT = 64
+_REFERENCED, _STUDY = Tag("ReferencedSOPInstanceUID"), Tag("StudyInstanceUID")
+_OTHER_THINGS = {  # sequences whose items refer to studies, procedure steps and patients, which are no instances
+    Tag(keyword)
+    for keyword in ("ReferencedStudySequence", "ReferencedPatientSequence", "ReferencedPerformedProcedureStepSequence")
+}
+UNREADABLE = (  # what pydicom raises over a file that is not one of ours any more
+    AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OverflowError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
+_NAME, _ID, _ISSUER = (PATIENT.index(keyword) for keyword in ("PatientName", "PatientID", "IssuerOfPatientID"))
+_LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the delivery."
+
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass
+class _Sources:
+    """What the sources of one report said when they were last read."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    evidence: Evidence | None = None
+    stamps: dict[int, Stamp] = field(default_factory=dict)  # by instance id; only of those that were proven
+    identities: dict[int, SourceIdentity] = field(default_factory=dict)
+    objects: dict[str, "_Said"] = field(default_factory=dict)  # by SHA-256 of the file
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What an object's own bytes say."""
+
+    patient: tuple[str, ...] = field(repr=False)
+    sop_instance_uid: str
+    study_uids: frozenset[str]  # everywhere in it, evidence sequences included
+    references: frozenset[str]  # SOP Instance UIDs
+
+
+class Guard:
+    """One for a process; safe to use from many threads, which wait for each other only over the same report.
+
+    evidence, own_objects: by report id, as `Ledger` gives them.
+    """
+
+    def __init__(
+        self, store: Store, evidence: Callable[[int], Evidence], own_objects: Callable[[int], frozenset[str]]
+    ) -> None:
+        self._store = store
+        self._evidence = evidence
+        self._own_objects = own_objects
+        self._lock = threading.Lock()
+        self._reports: OrderedDict[int, _Sources] = OrderedDict()
+
+    def prove(self, item: StoredObject, content: bytes) -> None:
+        """`content`: the object's whole file. Raises NotProven; NotNow when a source cannot be read just now."""
+        sources = self._of(item.report_id)
+        with sources.lock:
+            if sources.evidence is None:
+                sources.evidence = self._evidence(item.report_id)
+            self._read_sources(sources, sources.evidence)
+            if (said := sources.objects.get(item.sha256)) is None:
+                said = sources.objects[item.sha256] = _said(content)
+            self._compare(item, said, sources.evidence, list(sources.identities.values()))
+
+    def _of(self, report_id: int) -> _Sources:
+        with self._lock:
+            sources = self._reports.setdefault(report_id, _Sources())
+            self._reports.move_to_end(report_id)
+            while len(self._reports) > REPORTS_KEPT:
+                self._reports.popitem(last=False)
+            return sources
+
+    # --- the sources ---
+
+    def _read_sources(self, sources: _Sources, evidence: Evidence) -> None:
+        if not evidence.instances:
+            raise NotProven(f"The ledger does not say which images this report rests on. {_LOOK}")
+        for ref, decoded in zip(evidence.instances, evidence.source_sha256, strict=True):
+            stamp = self._stamp(ref)
+            if sources.stamps.get(ref.instance_id) == stamp:
+                continue
+            sources.stamps.pop(ref.instance_id, None)
+            sources.identities[ref.instance_id] = self._prove_source(ref, decoded)
+            sources.stamps[ref.instance_id] = stamp
+
+    def _stamp(self, ref: InstanceRef) -> Stamp:
+        try:
+            found: stat_result = self._store.path(ref.path).stat()
+        except FileNotFoundError:
+            raise NotProven(f"A source image of this report is gone, so nobody can show whose it is. {_LOOK}") from None
+        except OSError as error:
+            raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _prove_source(self, ref: InstanceRef, decoded_sha256: str) -> SourceIdentity:
+        path = self._store.path(ref.path)
+        try:
+            sha256 = dataset_sha256(path)
+            found = read_identity(path)
+        except SourceUnreadable:
+            raise NotProven(f"A source image of this report is no DICOM file any more. {_LOOK}") from None
+        except OSError as error:
+            raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
+        if sha256 != ref.sha256:
+            raise NotProven(f"A source image of this report is not what was received: its bytes changed. {_LOOK}")
+        if decoded_sha256 and sha256 != decoded_sha256:
+            raise NotProven(f"The model looked at other bytes than the source image of this report. {_LOOK}")
+        if found.sop_instance_uid != ref.sop_instance_uid or found.study_instance_uid != ref.study_instance_uid:
+            raise NotProven(f"A source image of this report names another instance or study than the ledger. {_LOOK}")
+        return found
+
+    # --- the object ---
+
+    def _compare(self, item: StoredObject, said: _Said, evidence: Evidence, identities: list[SourceIdentity]) -> None:
+        if said.sop_instance_uid != item.sop_instance_uid:
+            raise NotProven(f"The object names another SOP instance than the ledger. {_LOOK}")
+        if said.study_uids != {identity.study_instance_uid for identity in identities}:
+            raise NotProven(f"The object and its source images do not name one study. {_LOOK}")
+        if said.patient not in {identity.patient for identity in identities}:
+            raise NotProven(f"The object does not name the patient that its source images name. {_LOOK}")
+        if not all(_may_be_one(said.patient, identity.patient) for identity in identities):
+            raise NotProven(f"The source images of this report name different patients. {_LOOK}")
+        known = {ref.sop_instance_uid for ref in evidence.instances} | {item.sop_instance_uid}
+        if not said.references <= known and not said.references <= known | self._own_objects(item.report_id):
+            raise NotProven(f"The object refers to an instance that its report does not rest on. {_LOOK}")
+
+
+def _may_be_one(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two headers can be of one patient: where both have an id it decides, else the names must not differ."""
+    if one[_ID] and other[_ID]:
+        issuers = one[_ISSUER], other[_ISSUER]
+        return one[_ID] == other[_ID] and (issuers[0] == issuers[1] or not all(issuers))
+    return one[_NAME] == other[_NAME] or not (one[_NAME] and other[_NAME])
+
+
+def _said(content: bytes) -> _Said:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
+            ds = dcmread(BytesIO(content), stop_before_pixels=True)
+            pairs = list(_uids(ds))
+            return _Said(
+                patient=tuple(value_text(ds, keyword) for keyword in PATIENT),
+                sop_instance_uid=value_text(ds, "SOPInstanceUID"),
+                study_uids=frozenset(uid for tag, uid in pairs if tag == _STUDY),
+                references=frozenset(uid for tag, uid in pairs if tag == _REFERENCED),
+            )
+    except UNREADABLE as error:
+        raise NotProven(f"The stored object cannot be read ({type(error).__name__}). {_LOOK}") from error
+
+
+def _uids(ds: Dataset) -> Iterator[tuple[int, str]]:
+    """Every Study Instance UID and Referenced SOP Instance UID, at any depth."""
+    for element in ds:
+        if element.VR == "SQ" and element.tag not in _OTHER_THINGS:
+            for item in element.value or ():
+                yield from _uids(item)
+        elif element.tag in (_REFERENCED, _STUDY) and element.value:
+            yield element.tag, str(element.value)
