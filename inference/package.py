@@ -122,7 +122,8 @@ def installed(look: LookSettings) -> Installed:
 def check_enough(packages: Sequence[Package], refused: Sequence[Refused], look: LookSettings) -> None:
     """Raises PackageError when the refused leave nothing to serve with, or when the settings asked for one of them."""
     if refused and look.models:
-        raise PackageError(f"look.models names it, but {refused[0].sentence}")
+        named = (f"look.models names {one.folder.parent.name!r}, but {one.sentence}" for one in refused)
+        raise PackageError("; ".join(named))
     if refused and not packages:
         raise PackageError(f"no model package is left: {'; '.join(one.sentence for one in refused)}")
 

@@ -1,8 +1,9 @@
-"""Health is proven by traffic: an own C-ECHO was answered, and nothing due has waited too long."""
+"""Health is proven by traffic: an own C-ECHO was answered, models are loaded, and nothing due has waited too long."""
 
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from config import Settings
 from ledger.errors import LedgerUnavailable
@@ -12,6 +13,8 @@ from node.echo import own_echo
 from node.stranded import stranded_destinations
 
 ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associations
+STARTING_S = 30.0  # until then a node without models is starting; red all the same, for nothing is looked at
+KEEPS_DYING, DYING_WITHIN_S = 2, 600.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class HealthCheck:
             reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
         reasons += self._delivery_reasons(limit_s)
         looking = notices.read(self._settings, "analyse")
+        reasons += _role_reasons(notices.read(self._settings, "supervisor"), bool(looking), time.monotonic())
         alarms = tuple(looking.get("refused", ()))
         degraded = bool(looking.get("degraded", False)) or bool(alarms)
         return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, alarms)
@@ -78,3 +82,21 @@ class HealthCheck:
                 self._echo = own_echo(self._settings, timeout_s=3.0)
                 self._echo_at = time.monotonic()
             return self._echo
+
+
+def _role_reasons(told: dict[str, Any], looks: bool, now: float) -> list[str]:
+    """told: what the supervisor last said (node/supervisor.py); {} where none runs here: under `serve --role` each role
+    is watched by whoever started it. looks: an analyser has loaded its models. now: of time.monotonic()."""
+    if not told:
+        return []
+    reasons, why = [], told.get("why", {})
+    if not looks:
+        since_s = now - float(told.get("began", now))
+        starting = since_s < STARTING_S and "analyse" not in told.get("deaths", {})
+        reasons.append("starting: the models are being loaded" if starting else "no analyser has loaded its models")
+    for role, times in told.get("deaths", {}).items():
+        deaths = sum(now - died_at < DYING_WITHIN_S for died_at in times)
+        if deaths >= KEEPS_DYING:
+            said = f": {why[role]}" if role in why else ""
+            reasons.append(f"the role {role} died {deaths} times in the last {DYING_WITHIN_S / 60:.0f} minutes{said}")
+    return reasons

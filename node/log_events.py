@@ -16,6 +16,7 @@ ROLE_DIED: Final = "role_died"
 ROLE_KILLED: Final = "role_killed"
 ROLE_FAILED: Final = "role_failed"
 CANNOT_LISTEN: Final = "cannot_listen"
+CANNOT_SERVE: Final = "cannot_serve"  # the models that the settings ask for cannot be had
 VOLUME_FAILED: Final = "volume_failed"
 
 JOB_DONE: Final = "job_done"

@@ -19,11 +19,31 @@ def publish(settings: Settings, role: str, **facts: Any) -> None:
 
 def read(settings: Settings, role: str) -> dict[str, Any]:
     """What `role` last said, or {} when it never did or its process is gone."""
+    facts = _said(settings, role)
+    return facts if _alive(int(facts.get("pid", 0))) else {}
+
+
+def last_words(settings: Settings, role: str, pid: int) -> str:
+    """Why the process `pid`, now gone, could not be `role`; empty when it did not say."""
+    facts = _said(settings, _end_of(role))
+    return str(facts.get("why", "")) if facts.get("pid") == pid else ""
+
+
+def say_why(settings: Settings, role: str, why: str) -> None:
+    """Leave word, before this process ends, why it cannot be `role`."""
+    publish(settings, _end_of(role), why=why)
+
+
+def _end_of(role: str) -> str:
+    return f"{role}-ended"
+
+
+def _said(settings: Settings, role: str) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(_path(settings, role).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return facts if _alive(int(facts.get("pid", 0))) else {}
+    return facts
 
 
 def clear(settings: Settings) -> None:

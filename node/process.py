@@ -14,6 +14,7 @@ PARENT_PIPE = "OPENTRIAGE_PARENT_PIPE"  # set: standard input is a pipe that clo
 LOCK_FD = "OPENTRIAGE_LOCK_FD"  # the descriptor of the node's lock (node/lock.py)
 EXIT_VOLUME_FAILED = 74  # sysexits.h EX_IOERR: the supervisor stops everything and reconciles
 EXIT_CANNOT_LISTEN = 69  # sysexits.h EX_UNAVAILABLE: the supervisor tries a few times, then says why
+EXIT_CANNOT_SERVE = 78  # sysexits.h EX_CONFIG: no restart mends it; at the start the supervisor refuses to start
 EXIT_USAGE = 2
 
 

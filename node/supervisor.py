@@ -1,5 +1,8 @@
 """`serve` without a role: reconcile, start every role as a child, keep them alive, stop them in order.
 
+The receiver starts last, once the models are loaded: a node that could never look at an image says so and ends before
+it takes one. After that nothing that befalls another role stops receiving; /healthz tells.
+
 Children are spawned (never forked after threads) and hold one end of a pipe: when this process dies, however it dies,
 they notice and stop.
 """
@@ -16,44 +19,27 @@ from pathlib import Path
 import structlog
 
 from config import Settings
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerUnavailable, PermanentError
 from ledger.ledger import Ledger
 from node import log_events, notices
+from node.child import BACKOFF_FIRST_S, Child
 from node.counters import COUNTERS, clear_counters, counters_dir, forget_process
 from node.echo import own_echo, receive_address
 from node.listening import listen
 from node.lock import alone
 from node.logging import describe
-from node.process import EXIT_CANNOT_LISTEN, EXIT_VOLUME_FAILED, LOCK_FD, PARENT_PIPE, stop_on_signals
+from node.process import EXIT_CANNOT_SERVE, EXIT_VOLUME_FAILED, LOCK_FD, PARENT_PIPE, stop_on_signals
 from node.roles import ROLES
 from node.wiring import open_ledger, owner_prefix
 
 STOP_ORDER = ("receive", "analyse", "report", "deliver", "web")
-BACKOFF_FIRST_S, BACKOFF_MAX_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
-LISTEN_ATTEMPTS = 3
 TICK_S = 0.1
+HOLD_BACK_S = 120.0  # the longest that the receiver waits for the models; TensorRT's first start takes minutes
 READY_ROLES = ("receive", "analyse", "report")  # each tells when it can work: port open, models loaded, writer warm
 
 
-@dataclass
-class Child:
-    """One role's process and its history of dying."""
-
-    role: str
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    backoff_s: float = BACKOFF_FIRST_S
-    start_at: float = 0.0
-    deaths: int = 0
-    refused: int = 0  # deaths because its address could not be had
-
-    @property
-    def never_listened(self) -> bool:
-        return self.deaths == self.refused >= LISTEN_ATTEMPTS
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+class CannotServe(PermanentError):
+    """The models that the settings ask for cannot be had; the text says why."""
 
 
 @dataclass
@@ -66,17 +52,20 @@ class Supervisor:
     stop: threading.Event = field(default_factory=threading.Event)
     _ledger: Ledger | None = None
     _lock: int = -1
+    _receiving: bool = False  # the receiver was once started: from then on nothing is refused
+    _began: float = 0.0
 
     def run(self) -> int:
         """The exit status: 0 after an orderly stop, 1 when a child had to be killed.
 
-        Raises NotAlone, and CannotListen when a role's address could not be had from the start.
+        Raises NotAlone, CannotListen when a role's address could not be had from the start, and CannotServe when the
+        models could not.
         """
         self.stop = stop_on_signals()
         self._lock = alone(self.settings, self.settings.node.stop_grace_s + 5.0, self.stop)
         log = structlog.get_logger()
         log.info(log_events.NODE_STARTING, pid=os.getpid(), state_dir=str(self.settings.node.state_dir))
-        clean = True
+        clean, self._began = True, time.monotonic()
         while not self.stop.is_set():
             self._reconcile()
             children = [Child(role) for role in ROLES]
@@ -102,16 +91,36 @@ class Supervisor:
     def _keep(self, children: list[Child]) -> None:
         """Start and restart children until stopped or until the volume failed."""
         threading.Thread(target=self._announce, name="ready", daemon=True).start()
+        self._tell(children)
         while not self.stop.wait(TICK_S):
             for child in children:
                 if child.alive:
                     continue
-                if child.process is not None and self._mourn(child) == EXIT_VOLUME_FAILED:
-                    return
+                if child.process is not None:
+                    status = self._mourn(child)
+                    self._tell(children)
+                    if status == EXIT_VOLUME_FAILED:
+                        return
+                    if status == EXIT_CANNOT_SERVE and not self._receiving:
+                        raise CannotServe(child.why)
                 if child.never_listened:
                     self._try_to_listen(child.role)
-                if child.process is None and time.monotonic() >= child.start_at:
+                if time.monotonic() >= child.start_at and self._may_start(child, children):
                     self._start(child)
+
+    def _may_start(self, child: Child, children: list[Child]) -> bool:
+        """The receiver waits until the analyser can look, or has died of something that a restart may mend."""
+        if child.role != "receive" or self._receiving:
+            return True
+        looks = bool(notices.read(self.settings, "analyse")) or any(c.died_at for c in children if c.role == "analyse")
+        self._receiving = looks or time.monotonic() - self._began > HOLD_BACK_S
+        return self._receiving
+
+    def _tell(self, children: list[Child]) -> None:
+        """For /healthz: since when the node runs, which role died when (monotonic seconds), and why."""
+        deaths = {child.role: child.died_at for child in children if child.died_at}
+        why = {child.role: child.why for child in children if child.why}
+        notices.publish(self.settings, "supervisor", began=self._began, deaths=deaths, why=why)
 
     def _start(self, child: Child) -> None:
         command = [sys.executable, "-m", "node.cli", "serve", "--role", child.role]
@@ -127,14 +136,8 @@ class Supervisor:
         """Note a death, give its leases back at once, and plan the restart."""
         assert child.process is not None
         status, pid = child.process.returncode, child.process.pid
-        child.deaths += 1
-        child.refused += status == EXIT_CANNOT_LISTEN
-        if time.monotonic() - child.started_at > HEALTHY_AFTER_S:
-            child.backoff_s = BACKOFF_FIRST_S
-        child.process, child.start_at = None, time.monotonic() + child.backoff_s
-        log = structlog.get_logger()
-        log.error(log_events.ROLE_DIED, died=child.role, status=status, pid=pid, restart_in_s=child.backoff_s)
-        child.backoff_s = min(BACKOFF_MAX_S, child.backoff_s * 2)
+        wait_s = child.died(status, notices.last_words(self.settings, child.role, pid))
+        structlog.get_logger().error(log_events.ROLE_DIED, died=child.role, status=status, pid=pid, restart_in_s=wait_s)
         forget_process(self.settings, pid)
         self._free_leases(child.role, pid)
         return status

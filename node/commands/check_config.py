@@ -3,6 +3,7 @@
 import ipaddress
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
@@ -17,15 +18,17 @@ from inference.licence import unaccepted
 from inference.manifest import Manifest
 from inference.package import check_enough, installed
 from inference.session import behaving
-from node.console import ConfigOption, err, out, settings_of
+from node.console import EXIT_FAILED, ConfigOption, err, out, settings_of
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
-    """Print every setting, its effective value and where it came from; then warn of choices that are allowed but
-    risky. Exit status 2 and one sentence per mistake when the file cannot be used."""
+    """Print every setting, its effective value and where it came from; then name what stops the start, and warn of
+    choices that are allowed but risky. Exit status 2 and one sentence per mistake when the file cannot be used, 1 when
+    the node would not start with it on this machine: a package that look.models names or a provider is not to be had.
+    """
     settings = settings_of(config)
     table = Table(box=None, pad_edge=False)
     for heading in ("setting", "value", "from"):
@@ -34,8 +37,13 @@ def check_config(config: ConfigOption = None) -> None:
         style = "" if origin == "default" else "bold"
         table.add_row(Text(key, style), Text(_shown(key, value), style), Text(origin, style))
     out.print(table)
-    for warning in warnings(settings):
+    models = _models(settings.look)
+    for error in models.errors:
+        err.print(f"error: {error}", style="bold red", markup=False)
+    for warning in (*warnings(settings), *models.warnings):
         err.print(f"warning: {warning}", style="yellow", markup=False)
+    if models.errors:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _shown(key: str, value: object) -> str:
@@ -62,7 +70,6 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "web.host: the list, health and metrics are open to the network; they hold no names, but study UIDs"
     if settings.look.unknown_age == "accept":
         yield "look.unknown_age: images of unknown age are analysed although a package was validated for some ages only"
-    yield from _models(settings.look)
     if settings.decide.critical_flags_in_dicom:
         yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
@@ -70,20 +77,29 @@ def warnings(settings: Settings) -> Iterator[str]:
     yield from _folders(settings)
 
 
-def _models(look: LookSettings) -> Iterator[str]:
-    """What the analyser would say at its start."""
+@dataclass
+class Models:
+    """What the analyser would say at its start. errors: what it would not start with."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _models(look: LookSettings) -> Models:
+    said = Models()
     try:
         candidates(look.provider)
     except ProviderError as error:
-        yield f"look: the node will not start: {error}"
+        said.errors.append(f"look: the node will not start: {error}")
     try:
         found = behaving(installed(look))
-        yield from _licences(look, found.manifests)
-        yield from (f"look: not used: {unaccepted(manifest, look)}" for manifest in found.passed_over)
+        said.warnings += _licences(look, found.manifests)
+        said.warnings += (f"look: not used: {unaccepted(manifest, look)}" for manifest in found.passed_over)
         check_enough(found.packages, found.refused, look)
-        yield from (f"look: {one.sentence}" for one in found.refused)
+        said.warnings += (f"look: {one.sentence}" for one in found.refused)
     except PackageError as error:
-        yield f"look: the node will not start: {error}"
+        said.errors.append(f"look: the node will not start: {error}")
+    return said
 
 
 def _licences(look: LookSettings, manifests: tuple[Manifest, ...]) -> Iterator[str]:

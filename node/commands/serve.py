@@ -28,7 +28,8 @@ def serve(
 
     Without --role every part runs as a process of its own and is restarted when it dies; what a crash left behind is
     put in order first. One JSON line per fact goes to standard error; `node_ready` follows the node's answer to its
-    own C-ECHO.
+    own C-ECHO. A node whose models cannot be had, or whose port is taken, says why in its last line and ends with 1
+    before it takes an image.
     """
     if role is not None and role not in ROLES:
         usage_error(f"--role must be one of {', '.join(ROLES)}")

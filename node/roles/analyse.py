@@ -6,28 +6,31 @@ import structlog
 
 from config import Settings
 from inference.analyser import Analyser, Looked, Source
-from inference.package import installed
+from inference.errors import PackageError, ProviderError
+from inference.package import Installed, installed
 from ledger.errors import LeaseLost
 from ledger.ledger import Ledger
 from ledger.records import ImageResult, Job, ResultStatus, Stage, TriagePriority
 from node import log_events, notices
 from node.lease import LeaseKeeper
-from node.process import exit_at_latest, stop_on_signals
+from node.process import EXIT_CANNOT_SERVE, exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
 from node.worker import Worker
 
 
 def run(settings: Settings) -> int:
-    """Analyse until told to stop."""
+    """Analyse until told to stop; 78 when the models that the settings ask for cannot be had: no restart mends it."""
     stop = stop_on_signals()
     exit_at_latest(stop, settings.node.stop_grace_s)
     log = structlog.get_logger()
-    found = installed(settings.look)
-    for manifest in found.passed_over:
-        model = f"{manifest.name} {manifest.version}"
-        log.warning(log_events.PACKAGE_PASSED_OVER, model=model, licence=manifest.licence.weights)
     ledger = open_ledger(settings)
-    analyser = Analyser(settings, found.packages, ledger.store, refused=found.refused)
+    try:
+        found = _found(settings)
+        analyser = Analyser(settings, found.packages, ledger.store, refused=found.refused)
+    except (PackageError, ProviderError) as error:
+        log.critical(log_events.CANNOT_SERVE, reason=str(error))
+        notices.say_why(settings, "analyse", str(error))
+        return EXIT_CANNOT_SERVE
     refused = [one.sentence for one in analyser.refused]
     log.info(log_events.MODELS_LOADED, models=analyser.models)
     for one in analyser.refused:
@@ -52,6 +55,14 @@ def run(settings: Settings) -> int:
     finally:
         analyser.close()
     return 0
+
+
+def _found(settings: Settings) -> Installed:
+    found = installed(settings.look)
+    for manifest in found.passed_over:
+        model = f"{manifest.name} {manifest.version}"
+        structlog.get_logger().warning(log_events.PACKAGE_PASSED_OVER, model=model, licence=manifest.licence.weights)
+    return found
 
 
 class Look:

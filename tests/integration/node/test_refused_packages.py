@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from node.echo import own_echo
+from node.process import EXIT_CANNOT_SERVE
 from tests.support.packages import tiny_model, write_package
 from tests.support.realdata import ROOT
-from tests.support.running import RunningNode
+from tests.support.running import START_WITHIN_S, RunningNode
+from tests.support.waiting import wait_until
 
 SENTENCE = "the model package nan 1.0.0 is refused"
 
 
-def node_over(folder: Path, models: tuple[str, ...] = ()) -> RunningNode:
+def node_over(folder: Path, look: str = "") -> RunningNode:
     root = folder / "models"
     write_package(root, "good")
     write_package(root, "nan", model=tiny_model(scores="nan"))
-    look = f"[look]\nmodels_dir = {json.dumps(str(root))}\nthreads = 1\nmodels = {json.dumps(models)}\n"
-    return RunningNode(folder, extra=look)
+    return RunningNode(folder, extra=f"[look]\nmodels_dir = {json.dumps(str(root))}\nthreads = 1\n{look}\n")
 
 
 @pytest.mark.timeout(500)
@@ -40,10 +42,63 @@ def test_a_node_with_one_broken_package_serves_and_raises_the_alarm(tmp_path: Pa
 
 
 @pytest.mark.timeout(300)
-def test_the_analyser_does_not_start_without_a_package_that_the_settings_name(tmp_path: Path) -> None:
-    node = node_over(tmp_path, ("good", "nan"))
-    command = [sys.executable, "-m", "node.cli", "serve", "--role", "analyse", "--config", str(node.config)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert ended.returncode == 1
-    (failed,) = [line for line in ended.stderr.splitlines() if '"role_failed"' in line]
-    assert f"look.models names it, but {SENTENCE}" in json.loads(failed)["error"]
+@pytest.mark.parametrize(
+    ("look", "sentence"),
+    [
+        ('models = ["good", "nan"]', f"look.models names 'nan', but {SENTENCE}"),
+        ('models = ["nan/1.0.0"]', f"look.models names 'nan', but {SENTENCE}"),
+        ('models = ["good", "absent"]', "look.models names 'absent', but "),
+        ('provider = "tensorrt"', "look.provider is tensorrt, but here there is only cpu"),
+    ],
+)
+def test_a_node_that_could_never_look_does_not_start_and_never_listens(
+    look: str, sentence: str, tmp_path: Path
+) -> None:
+    node = node_over(tmp_path, look=look)
+    ended = serve(node)
+    assert ended.returncode == 1, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert lines[-1].startswith(f"cannot start: {sentence}")
+    assert "Traceback" not in ended.stderr
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [line["status"] for line in events if line["event"] == "role_died"] == [EXIT_CANNOT_SERVE]
+    assert "receive" not in [line["role"] for line in events if line["event"] == "role_started"]
+
+
+@pytest.mark.timeout(300)
+def test_the_analyser_by_itself_ends_with_a_status_of_its_own(tmp_path: Path) -> None:
+    ended = serve(node_over(tmp_path, look='models = ["nan"]'), "--role", "analyse")
+    assert ended.returncode == EXIT_CANNOT_SERVE
+    (said,) = [line for line in ended.stderr.splitlines() if '"cannot_serve"' in line]
+    assert SENTENCE in json.loads(said)["reason"]
+
+
+@pytest.mark.timeout(500)
+def test_an_analyser_that_fails_later_turns_health_red_and_receiving_goes_on(tmp_path: Path) -> None:
+    node = node_over(tmp_path, look='models = ["good"]')
+    node.start()
+    try:
+        assert node.get("/healthz").status_code == 200
+        receiver = node.role_pid("receive")
+        (tmp_path / "models" / "good" / "1.0.0" / "model.onnx").write_bytes(b"other bytes")
+        node.kill_role("analyse")
+        wait_until(lambda: "died" in reasons(node), START_WITHIN_S)
+        assert node.get("/healthz").status_code == 503
+        assert "no analyser has loaded its models" in reasons(node)
+        assert "the model package good 1.0.0 is refused" in reasons(node)
+        assert own_echo(node.settings, timeout_s=20)
+        assert node.role_pid("receive") == receiver
+    finally:
+        status = node.stop()
+    assert status == 0
+
+
+def reasons(node: RunningNode) -> str:
+    """Those that /healthz gives, once the analyser has said of its second death why."""
+    said = "; ".join(node.get("/healthz").json()["reasons"])
+    return said if "is refused" in said else ""
+
+
+def serve(node: RunningNode, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "node.cli", "serve", "--config", str(node.config), *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from node import notices
+from node.child import LISTEN_ATTEMPTS
 from node.echo import own_echo
-from node.supervisor import LISTEN_ATTEMPTS
 from tests.support.realdata import ROOT
 from tests.support.running import START_WITHIN_S, RunningNode
 from tests.support.waiting import wait_until

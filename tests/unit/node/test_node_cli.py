@@ -99,7 +99,8 @@ def test_risky_choices_are_warned_of(tmp_path: Path, extra: str, warned: str) ->
 def test_a_provider_that_is_not_there_is_said_before_the_start_with_its_cure(tmp_path: Path, provider: str) -> None:
     config = settings_file(tmp_path, f"[look]\nprovider = '{provider}'\n")
     result = runner.invoke(app, ["check-config", "-c", str(config)], env={"COLUMNS": "300"})
-    assert f"the node will not start: look.provider is {provider}, but here there is only cpu" in result.output
+    assert f"error: look: the node will not start: look.provider is {provider}, but here there is" in result.output
+    assert result.exit_code == 1
     assert "requirements/gpu.txt" in result.output
 
 
@@ -123,12 +124,22 @@ def test_models_list_names_what_is_refused_beside_the_rest_and_ends_with_1(tmp_p
 
 def test_check_config_says_which_package_is_refused_and_when_that_stops_the_start(tmp_path: Path) -> None:
     wide = {"COLUMNS": "400"}
-    free = runner.invoke(app, ["check-config", "-c", str(models_file(tmp_path))], env=wide).stderr
-    assert "the model package nan 1.0.0 is refused" in free
-    assert "the node will not start" not in free
+    free = runner.invoke(app, ["check-config", "-c", str(models_file(tmp_path))], env=wide)
+    assert "warning: look: the model package nan 1.0.0 is refused" in free.stderr
+    assert "the node will not start" not in free.stderr
+    assert free.exit_code == 0
     config = models_file(tmp_path / "named", "good", "nan")
-    named = runner.invoke(app, ["check-config", "-c", str(config)], env=wide).stderr
-    assert "the node will not start: look.models names it, but the model package nan 1.0.0 is refused" in named
+    named = runner.invoke(app, ["check-config", "-c", str(config)], env=wide)
+    said = "error: look: the node will not start: look.models names 'nan', but the model package nan 1.0.0 is refused"
+    assert said in named.stderr
+    assert named.exit_code == 1
+
+
+def test_check_config_ends_with_1_when_look_models_names_what_is_not_there(tmp_path: Path) -> None:
+    config = models_file(tmp_path, "good", "absent")
+    result = runner.invoke(app, ["check-config", "-c", str(config)], env={"COLUMNS": "400"})
+    assert "error: look: the node will not start: look.models names 'absent'" in result.stderr
+    assert result.exit_code == 1
 
 
 def test_analyse_says_what_is_refused_and_looks_with_the_rest(tmp_path: Path) -> None:
