@@ -2,7 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from highdicom.sr import ContainerContentItem, ContentSequence, RelationshipTypeValues, TextContentItem
+from highdicom.sr import (
+    CodeContentItem,
+    ContainerContentItem,
+    ContentSequence,
+    RelationshipTypeValues,
+    TextContentItem,
+)
 from highdicom.sr.coding import CodedConcept
 
 from ledger.records import Finding, ImageResult, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
@@ -11,6 +17,7 @@ from sr_writer.document import header_items, in_classes, separate
 from sr_writer.dress import Report
 from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR
 from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
+from sr_writer.reasons import reason_items
 from sr_writer.volume_words import glance, slice_refusals, volume_lines
 from sr_writer.words import (
     DISCLAIMER,
@@ -40,7 +47,8 @@ def text_report(report: Report) -> list[ResultObject]:
         (codes.RECOMMENDATIONS, codes.RECOMMENDATION, recommendation_lines(report)),
     ):
         if lines:
-            items.append(_section(heading, name, lines))
+            reasons = reason_items(not_judged(reads(report.findings))) if heading is codes.FINDINGS else []
+            items.append(_section(heading, name, lines, reasons))
     root.ContentSequence = items
     separate(root)
     return in_classes(report, KIND, report.plan.text_sr, root, _what(report), _predecessors(report))
@@ -174,9 +182,11 @@ def _what(report: Report) -> str:
     return "not assessed" if report.findings.priority is TriagePriority.NOT_ASSESSED else "report"
 
 
-def _section(heading: CodedConcept, name: CodedConcept, lines: Sequence[str]) -> ContainerContentItem:
+def _section(
+    heading: CodedConcept, name: CodedConcept, lines: Sequence[str], coded: Sequence[CodeContentItem] = ()
+) -> ContainerContentItem:
     section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
-    section.ContentSequence = ContentSequence([TextContentItem(name, line, _CONTAINS) for line in lines])
+    section.ContentSequence = ContentSequence([*(TextContentItem(name, line, _CONTAINS) for line in lines), *coded])
     return section
 
 
