@@ -1,17 +1,20 @@
 """Boxes follow their picture, groups keep copies together, and the graph's boxes are what the heat map says."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from inference.manifest import read_manifest
 from training.data.fracture import SAME_PICTURE, BoxedImages, joined, read_boxes, split, to_letterbox
 from training.detection_recipe import read_detection_recipe
 from training.fitting.box_augment import Changes, augment, move_boxes
 from training.fitting.detection import edge_loss, giou, heat_loss, targets
 from training.networks.detector import FractureDetector, McDetector, Widths, cell_boxes, overlaps
 from training.packaging.detector import fit_box_scaling
+from training.packaging.detector_card import detector_card
 from training.recipe import RecipeError
 from training.recipe_file import task_of
 
@@ -158,6 +161,15 @@ def test_boxes_are_calibrated_as_they_come() -> None:
     scaling = fit_box_scaling(scores, rng.uniform(size=4000) < scores / 2)
     said = scaling.apply(np.array([0.2, 0.8]))
     assert said == pytest.approx([0.1, 0.4], abs=0.06)
+
+
+def test_a_card_without_a_rule_of_abstention_says_why() -> None:
+    folder = next((Path(__file__).parents[2] / "models" / "limb-fracture").iterdir())
+    figures = json.loads((folder / "validation.json").read_text())
+    figures["splits"]["calibration"] |= {"pictures": 131, "without_box": 9}
+    text = detector_card(read_manifest(folder), figures, "Made for a test.")
+    assert "Abstention: no rule was fitted" in text
+    assert "of the calibration split's 131 pictures only 9 have no box" in text
 
 
 def test_the_recipe_is_read_and_a_fault_is_named(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_the_card_says_what_cannot_be_claimed_and_quotes_the_fold(made):
     assert "Everybody in the set has a tumour" in text
     assert "lower-grade" in text.lower()
     assert "8-bit" in text
+    assert "no rule was fitted, so no answer is withheld for doubt" in text
+    assert f"of {figures['splits']['calibration']['patients']} patients, are too few" in text
     assert "| CS left out | mean dice over patients | 0.85 |" in text
     assert "**not reached**" in text
     assert list(figures["leave_one_institution_out"]) == ["CS"]

@@ -114,6 +114,18 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
         f" {parity['fp32_against_torch']['images']} test pictures the float32 graph's scores differ from torch's by at"
         f" most {parity['fp32_against_torch']['scores']:.1e}, with weights stored as float16 by"
         f" {parity['fp16_against_torch']['scores']:.1e}; {figures['bytes'] / 1e6:.1f} MB."
+        f"{_abstention(manifest, figures)}"
+    )
+
+
+def _abstention(manifest: Manifest, figures: Figures) -> str:
+    if manifest.abstention is not None:
+        return ""
+    held_out = figures["splits"]["calibration"]
+    return (
+        "\n\nAbstention: no rule was fitted, so no answer is withheld for doubt; it would have to tell pictures rightly"
+        f" left unmarked from missed fractures, and of the calibration split's {held_out['pictures']} pictures only"
+        f" {held_out['without_box']} have no box, too few to choose it on."
     )
 
 

@@ -152,6 +152,18 @@ def _uncertainty(manifest: Manifest, figures: Figures) -> str:
         f" {sd['median_where_wrong']} where it was wrong.\n\nOver {exact['images']} held-out slices the float32 graph's"
         f" scores and masks differ from torch's by at most {exact['scores']:.1e} and {exact['masks']:.1e}; with weights"
         f" stored as float16, as they are here, by {half['scores']:.1e} and {half['masks']:.1e}."
+        f"{_abstention(manifest, figures)}"
+    )
+
+
+def _abstention(manifest: Manifest, figures: Figures) -> str:
+    if manifest.abstention is not None:
+        return ""
+    held_out = figures["splits"]["calibration"]
+    return (
+        "\n\nAbstention: no rule was fitted, so no answer is withheld for doubt; it would have to be chosen by the"
+        f" tumours that the package misses on its calibration split, and {held_out['with']} slices with one, of"
+        f" {held_out['patients']} patients, are too few to choose it on."
     )
 
 

@@ -59,6 +59,14 @@ def test_card_licence_and_figures_go_with_it(package: Package) -> None:
         assert source.name in (package.folder / "LICENSE").read_text()
 
 
+def test_the_card_says_when_an_answer_is_withheld_for_doubt_or_why_none_is(package: Package) -> None:
+    card = (package.folder / "MODEL_CARD.md").read_text()
+    assert "\nAbstention" in card
+    rules = [package.manifest.abstention, *(group.abstention for group in package.manifest.age_groups)]
+    if not any(rules):
+        assert "Abstention: no rule was fitted, so no answer is withheld for doubt; it would have to" in card
+
+
 def test_a_package_is_small_enough_to_ship_with_all_its_members(package: Package) -> None:
     assert sum(path.stat().st_size for path in package.folder.iterdir()) <= 20_000_000
 
