@@ -16,7 +16,7 @@ from sr_writer.measurement_report import measurement_report
 from sr_writer.parametric_map import parametric_maps
 from sr_writer.presentation_state import presentation_state
 from sr_writer.profiles import Plan, plain, plan_for, withdrawal_plan
-from sr_writer.reading import Read, marked_anything, reads
+from sr_writer.reading import marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
 from sr_writer.source import SourceHeader, read_header
@@ -32,14 +32,14 @@ def build_objects(
     plan: a profile's name stands for a destination of this profile without wishes of its own.
     Raises SourceUnreadable when no source header can be read, NothingToSay when no result concerns a reader.
     """
-    found = reads(findings)
-    if not found:
+    seen = _seen(findings)
+    if not seen:
         raise NothingToSay("no result of this study concerns a reader")
     if isinstance(plan, str):
         plan = plan_of(plain(plan), findings)
     if not plan.kinds:
         return []
-    header, header_of = _header(found, store, findings.study_instance_uid)
+    header, header_of = _header(seen, store, findings.study_instance_uid)
     report = Report(
         findings=findings,
         header=header,
@@ -100,10 +100,18 @@ def _if_any(build: Callable[[], list[ResultObject]]) -> list[ResultObject]:
         return []
 
 
-def _header(found: list[Read], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:
+def _seen(findings: StudyFindings) -> list[InstanceRef]:
+    """The images that a report is about, the worst first. A withdrawal is about those of the report that it takes
+    back, whatever is said of them now."""
+    if _withdrawn(findings):
+        return [item.instance for item in findings.looked_at]
+    return list(dict.fromkeys(read.instance for read in reads(findings)))
+
+
+def _header(seen: list[InstanceRef], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:
     """The worst image's header, or the next one that can be read: all are of one patient."""
     failure: SourceUnreadable | None = None
-    for instance in dict.fromkeys(read.instance for read in found):
+    for instance in seen:
         try:
             return read_header(store.path(instance.path), study_instance_uid), instance
         except SourceUnreadable as error:
