@@ -4,14 +4,15 @@ import hashlib
 import hmac
 import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
-from ledger import history, intake, leaving, outcomes, proofs, revisions, views, work
+from ledger import commitments, history, intake, leaving, outcomes, proofs, revisions, views, work
 from ledger.codec import instance_ref
+from ledger.commitments import Commitment, CommitmentAnswer
 from ledger.database import migrate, open_engine, transaction
 from ledger.reconcile import Reconciliation, reconcile_store
 from ledger.records import (
@@ -198,6 +199,13 @@ class Ledger:
         if prove_after_s is not None:
             self._wake.call(Stage.PROVE)
 
+    def park_delivery(self, job: Job, reason: str, prove_after_s: float | None = None) -> None:
+        """Park a delivery of which something was refused; what was accepted is asked for as by `finish_delivery`."""
+        with self._write() as connection:
+            proofs.park_delivery(connection, job, reason, prove_after_s)
+        if prove_after_s is not None:
+            self._wake.call(Stage.PROVE)
+
     # --- prove, notify ---
 
     def unproven(self, job: Job) -> list[StoredObject]:
@@ -214,6 +222,50 @@ class Ledger:
             missing = proofs.finish_proof(connection, job)
         if missing:
             self._wake.call(Stage.DELIVER)
+
+    def times_lost(self, job: Job) -> int:
+        """How often the job's destination has accepted an object of the report and then did not hold it."""
+        with self._read() as connection:
+            return proofs.times_lost(connection, job)
+
+    def give_up_proof(self, job: Job, reason: str) -> None:
+        """Park a proof whose objects the destination loses again and again: they are sent no more until released."""
+        with self._write() as connection:
+            proofs.give_up(connection, job, reason)
+
+    def commitment_asked(
+        self, destination: str, transaction_uid: str, wanted: Sequence[tuple[Job, Sequence[str]]]
+    ) -> None:
+        """Keep a Storage Commitment transaction before it is sent. wanted: proof jobs and their SOP Instance UIDs."""
+        with self._write() as connection:
+            commitments.ask(connection, destination, transaction_uid, wanted)
+
+    def commitment_accepted(self, transaction_uid: str) -> None:
+        with self._write() as connection:
+            commitments.accept(connection, transaction_uid)
+
+    def commitment_answered(self, answer: CommitmentAnswer, destinations: Collection[str]) -> bool:
+        """Keep an N-EVENT-REPORT, from whichever association; False when none of `destinations` was asked that."""
+        with self._write() as connection:
+            known = commitments.answered(connection, answer, destinations)
+        if known:
+            self._wake.call(Stage.PROVE)
+        return known
+
+    def commitment(self, job: Job) -> Commitment | None:
+        """The transaction that a proof job waits for, or whose answer it has not used yet."""
+        with self._read() as connection:
+            return commitments.newest(connection, job)
+
+    def close_commitment(self, job: Job) -> None:
+        """The answer is used up: the next time the job asks anew."""
+        with self._write() as connection:
+            commitments.close(connection, job)
+
+    def await_commitment(self, job: Job, transaction_uid: str, longest_s: float) -> None:
+        """Give the job back until the answer comes, at most `longest_s`."""
+        with self._write() as connection:
+            commitments.wait(connection, job, transaction_uid, longest_s)
 
     def notice(self, job: Job) -> Notice:
         with self._read() as connection:

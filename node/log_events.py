@@ -37,6 +37,9 @@ REPORT_BUILT: Final = "report_built"
 OBJECT_DELIVERED: Final = "object_delivered"
 OBJECT_REFUSED: Final = "object_refused"
 WRONG_PATIENT_STOPPED: Final = "wrong_patient_stopped"  # an object that nobody can show to be its patient's stays here
+OBJECT_PROVEN: Final = "object_proven"
+PROOF_NOT_OFFERED: Final = "proof_not_offered"
+PROOF_UNREACHABLE: Final = "proof_unreachable"
 DESTINATION_UNREACHABLE: Final = "destination_unreachable"
 DESTINATION_UNKNOWN: Final = "destination_unknown"
 

@@ -1,4 +1,5 @@
-"""The role that delivers: one thread per destination, so that a dead one never delays another."""
+"""The role that delivers: one thread per destination, so that a dead one never delays another; beside it one that
+asks the destination whether it holds what it accepted (node/roles/prove.py)."""
 
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from node.lease import LeaseKeeper
 from node.logging import describe
 from node.periodic import Periodically
 from node.process import exit_at_latest, stop_on_signals
+from node.roles.prove import Prover
 from node.stranded import redirect_words, stranded_destinations
 from node.wiring import open_ledger, owner
 from sr_writer import backoff
@@ -37,6 +39,12 @@ def run(settings: Settings) -> int:
     threads = [
         threading.Thread(
             target=Deliverer(ledger, settings, destination, stop, guard).run, name=destination.key, daemon=True
+        )
+        for destination in settings.destinations
+    ]
+    threads += [
+        threading.Thread(
+            target=Prover(ledger, settings, destination, stop).run, name=f"prove {destination.key}", daemon=True
         )
         for destination in settings.destinations
     ]
@@ -192,6 +200,6 @@ class _Round:
         if self._left:
             self._ledger.retry(self.job, self._later or reason, delay_s)
         elif self._refusals:
-            self._ledger.park(self.job, " ".join(dict.fromkeys(self._refusals.values())))
+            self._ledger.park_delivery(self.job, " ".join(dict.fromkeys(self._refusals.values())), self._prove_after_s)
         else:
             self._ledger.finish_delivery(self.job, self._prove_after_s)

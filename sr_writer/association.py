@@ -1,0 +1,87 @@
+"""An association that asks a destination something: proof of what it holds, in any of the DICOM ways."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.association import Association
+
+from config.settings import DeliverSettings, Destination
+from ledger.errors import PermanentError
+from sr_writer.errors import Unreachable
+from sr_writer.statuses import class_name, rejection
+
+_config.LOG_RESPONSE_IDENTIFIERS = False  # an answer to a query may name a patient
+_config.LOG_REQUEST_IDENTIFIERS = False
+_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+_TRANSIENT = 2  # result of A-ASSOCIATE-RJ
+
+
+class NotOffered(PermanentError):
+    """The destination cannot be asked this way until somebody changes something there; the text says what."""
+
+
+@contextmanager
+def asking(
+    destination: Destination,
+    settings: DeliverSettings,
+    sop_class_uid: str,
+    handlers: Sequence[evt.EventHandlerType] = (),
+) -> Iterator[Association]:
+    """An association with one accepted context for `sop_class_uid`; released at the end.
+
+    Raises Unreachable (later it may work) and NotOffered (it will not, until somebody changes something there).
+    """
+    association = _associate(destination, settings, sop_class_uid, handlers)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _associate(
+    destination: Destination,
+    settings: DeliverSettings,
+    sop_class_uid: str,
+    handlers: Sequence[evt.EventHandlerType],
+) -> Association:
+    ae = AE(ae_title=destination.calling_ae_title)
+    ae.connection_timeout = settings.connect_timeout_s
+    ae.acse_timeout = settings.connect_timeout_s
+    ae.dimse_timeout = settings.response_timeout_s
+    ae.network_timeout = settings.response_timeout_s
+    connected: list[evt.Event] = []
+    association = ae.associate(
+        destination.host,
+        destination.port,
+        contexts=[build_context(sop_class_uid, [_EXPLICIT, _IMPLICIT])],
+        ae_title=destination.ae_title,
+        evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), (evt.EVT_CONN_OPEN, connected.append), *handlers],
+    )
+    if association.is_established and association.accepted_contexts:
+        return association
+    if association.is_established or association.rejected_contexts:
+        if association.is_established:
+            association.release()
+        raise NotOffered(f"{destination.key} does not offer {class_name(sop_class_uid)}.")
+    raise _no_association(association, destination, bool(connected))
+
+
+def _no_association(association: Association, destination: Destination, connected: bool) -> Exception:
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
+        if answer.result != _TRANSIENT:
+            return NotOffered(rejection(source, reason, destination))
+        return Unreachable(f"{destination.key} is busy ({source}/{reason}); it is asked again.")
+    if connected:
+        return Unreachable(f"{destination.key} broke off or did not answer the association request.")
+    return Unreachable(f"no connection to {destination.key}: check host, port and network.")
+
+
+def _without_delay(event: evt.Event) -> None:
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
