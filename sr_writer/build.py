@@ -70,7 +70,7 @@ def _withdrawn(findings: StudyFindings) -> bool:
 def _objects(report: Report, store: Store) -> list[ResultObject]:
     """In the order of `Plan.kinds`; reports first, and masks last: an alarm does not wait for them."""
     plan = report.plan
-    masks, segments = segmentations(report, store) if plan.segmentation else ([], ())
+    masks, segments = segmentations(report, store) if plan.segmentation and report.shows_place else ([], ())
     report = replace(report, segments=segments)
     measurements = _if_any(lambda: measurement_report(report)) if plan.measurement_sr else []
     report = replace(report, measurements=bool(measurements))

@@ -72,7 +72,7 @@ class Report:
 
     @property
     def shows_regions(self) -> bool:
-        """Whether other objects than the picture may say where: the boxes of a model that draws boxes."""
+        """Whether reports and marks may say where: the boxes of a model that draws boxes, never of a heat map."""
         return self.settings.localization == "box" and self.plan.place
 
 

@@ -91,14 +91,15 @@ class Statement:
 
 def measurement_report(report: Report) -> list[ResultObject]:
     """Build it, once for each class of the plan. Raises NothingToSay when nothing can be measured."""
-    if report.plan.boxes_only:
-        report = replace(report, segments=())  # a group without coordinates would leave the viewer blank
+    planar = report.plan.boxes_only  # a group without coordinates would leave the viewer blank
+    if planar and not report.shows_regions:
+        report = replace(report, segments=())
     found = reads(report.findings)
     statements = _statements(report, analysed(by_image(found)))
     content = MeasurementReport(
         observation_context=observation_context(report),
         procedure_reported=codes.IMAGING_PROCEDURE,
-        imaging_measurements=[*(_group(statement, report) for statement in statements), *volume_groups(report)],
+        imaging_measurements=[*(_group(statement, report) for statement in statements), *volume_groups(report, planar)],
         language_of_content_item_and_descendants=language(),
         referenced_images=_library(report, analysed(found)),
     )
