@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from training.recipe import RecipeError  # noqa: E402
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
 
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 RECIPE = """
 name = "tiny"
 labels = ["pneumonia"]
@@ -125,6 +127,21 @@ def test_compare_trains_each_variant_once_and_says_what_they_are_worth(data, rec
     recipe.write_text(RECIPE.replace("max_lr = 1e-3", "max_lr = 2e-3"))
     assert CliRunner().invoke(app, call).exit_code == 0
     assert len(seen) == 5, "another recipe is another comparison"
+
+
+def test_the_table_of_architectures_has_the_order_of_the_shipped_recipe_from_plain_to_transformer():
+    plan, variants = read_comparison(RECIPES / "compare-architectures.toml")
+    names = [variant.name for variant in variants]
+    densely = ["densenet121", "densenet121-attention"]
+    assert names == ["small-cnn", "vgg16", "resnet50", *densely, "efficientnet-b0", "efficientnet-b4", "vit-small"]
+    cost = {"training": 1.0, "inference": 1.0}
+    results = [
+        {"name": name, "note": "", "images": {}, "domains": {}, "parameters": 1, "cpu_ms_per_image": cost}
+        for name in names
+    ]
+    text = markdown(plan, results)
+    assert [line.split()[1] for line in text.splitlines() if line.endswith("| 1.0 | 1.0 |")] == names
+    assert "at this budget, by point estimate:" in text
 
 
 def test_a_variant_changes_what_it_names_and_nothing_else(recipe):

@@ -79,7 +79,9 @@ def _reached(plan: ComparePlan, results: Sequence[Result]) -> str:
             f"- {name} (published: sensitivity {sensitivity:.3f}, specificity {specificity:.3f}): both reached by"
             f" {', '.join(reached) or 'none'}"
         )
-    return f"Against what was published ({plan.published_domain}), at this budget:\n\n" + "\n".join(lines)
+    return f"Against what was published ({plan.published_domain}), at this budget, by point estimate:\n\n" + "\n".join(
+        lines
+    )
 
 
 def _row(name: str, row: Result | None) -> str:
