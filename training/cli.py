@@ -118,7 +118,7 @@ def compare_command(
     variants: Annotated[
         Path | None,
         typer.Option(
-            "--variants", exists=True, dir_okay=False, help="A file of [[variants]] in place of the recipe's own."
+            "--variants", exists=True, dir_okay=False, help="A file of variants in place of the recipe's own."
         ),
     ] = None,
 ) -> None:

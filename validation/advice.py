@@ -13,6 +13,7 @@ from validation.floors import Floor
 
 Advice = dict[str, str]
 Figures = Mapping[str, Any]
+NEARLY_NOTHING = 0.1  # below this share looked at, the figures speak of the files and the refusals, not of the model
 ORDER = ("missed", "too_few", "reached_not_proven", "few_images", "note")
 MEASURES = {
     "sensitivity": "Do not rely on the flag to bring these images forward: lower the operating point"
@@ -31,7 +32,11 @@ MEASURES = {
 
 
 def advise(figures: Figures, floors: Mapping[str, Floor]) -> list[Advice]:
-    """figures: the whole of validation.json so far. The gravest come first."""
+    """figures: the whole of validation.json so far. The gravest come first; where nearly nothing was looked at that is
+    all there is to say."""
+    looked_at = figures["images"]["looked_at"]["value"]
+    if looked_at is not None and looked_at < NEARLY_NOTHING:
+        return [_nothing_seen(figures["images"])]
     found = [*_of_images(figures["images"], floors)]
     for label, part in figures["labels"].items():
         found += _of_label(label, part, floors)
@@ -59,6 +64,8 @@ def _of_label(label: str, part: Figures, floors: Mapping[str, Floor]) -> Iterato
 def _measure(name: str, part: Figures, floor: Floor) -> str:
     """What to do: another operating point mends nothing where it is the refusals that cost."""
     looked = part["of_those_looked_at"].get(name)
+    if looked and looked["value"] is None:
+        return "None of these images was looked at, which no operating point mends. See the reasons."
     if looked and looked["value"] is not None and floor.holds(looked["value"]):
         return (
             f"Of those looked at it is {looked['value']:.3f}: what lowers it are images that were not looked at, which"
@@ -140,6 +147,15 @@ def _of_doubt(label: str, part: Figures) -> Iterator[Advice]:
             " probability."
         )
     yield _advice("note", label, "doubt", text)
+
+
+def _nothing_seen(images: Figures) -> Advice:
+    share, why = images["looked_at"], images["reasons"]
+    text = f"Only {share['hits']} of {share['n']} images were looked at: nothing can be said of the model here."
+    if why:
+        most = max(why, key=lambda row: row["images"])
+        text += f" Most often ({most['images']} images): {str(most['reason'] or most['reason_code']).rstrip('.')}."
+    return _advice("missed", "", "looked_at", f"{text} Mend that first and validate again.")
 
 
 def _of_images(images: Figures, floors: Mapping[str, Floor]) -> Iterator[Advice]:

@@ -44,7 +44,8 @@ def check_installed() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise PlotsNotInstalled(
-            "plots and the page need matplotlib, which is not installed: pip install 'opentriage[validate]'"
+            "plots and the page need matplotlib, which is not installed: .venv/bin/pip install --require-hashes"
+            " -r requirements/openvino.txt"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from config.settings import Settings
-from inference.package import Package, load_package, load_packages
+from inference.package import Package, installed, load_package
 from ledger.errors import OpenTriageError
 from ledger.store import Store
 from node.console import ConfigOption, err, fail, out, progress, settings_of, usage_error
@@ -56,6 +56,9 @@ def validate_command(
         int | None, typer.Option(min=0, help="Threads of the model; 0: every core; without it, as look.threads says.")
     ] = None,
     draws: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap draws of patients.")] = DRAWS,
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="No plots and no page, which need matplotlib.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Measure a model package on labelled images, through the node's own code path.
@@ -81,16 +84,15 @@ def validate_command(
         rows = read_table(table, labels_of(package.manifest))
     except TableError as error:
         usage_error(str(error))
+    if not figures_only:
+        _check_plots()
     _prepare(out_dir)
-    missing_plots = _why_no_plots()
-    if missing_plots:
-        err.print(f"warning: {missing_plots}; only the figures will be written", style="yellow", markup=False)
     made = _measure(package, settings, rows, floors, as_kind, draws)
     write_json(made.figures, out_dir / "validation.json")
     write_images(made, rows, out_dir / "images.csv")
     _say(made)
-    if missing_plots:
-        fail(f"{missing_plots}. The figures are in {out_dir / 'validation.json'}")
+    if figures_only:
+        return
     from validation.page import write
 
     with err.status("drawing"):
@@ -124,9 +126,12 @@ def _package(model: str, settings: Settings) -> Package:
     try:
         if (folder / "manifest.json").is_file():
             return load_package(folder.resolve())
-        return load_packages(settings.look.model_copy(update={"models": (model,)}))[0]
+        found = installed(settings.look.model_copy(update={"models": (model,)}))
     except OpenTriageError as error:
         fail(str(error))
+    if found.refused:
+        fail(found.refused[0].sentence)
+    return found.packages[0]
 
 
 def _measure(
@@ -148,14 +153,14 @@ def _measure(
             judge.close()
 
 
-def _why_no_plots() -> str:
+def _check_plots() -> None:
+    """Before the long look, not after it."""
     from validation.plots import PlotsNotInstalled, check_installed
 
     try:
         check_installed()
     except PlotsNotInstalled as error:
-        return str(error)
-    return ""
+        fail(f"{error}; or ask for --figures-only")
 
 
 def _say(made: Validation) -> None:

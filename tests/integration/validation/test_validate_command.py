@@ -2,9 +2,9 @@
 
 import base64
 import csv
-import importlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from node.commands.validate import app
 from tests.support.chests import bright, dark
 from tests.support.dx import write
 from tests.support.packages import label, write_package
-from validation import plots
 
 
 def picture(path: Path, level: int, seed: int) -> None:
@@ -123,22 +122,26 @@ def test_each_image_has_its_line(here: Path):
     assert rows["absent.png"]["reason"] == "file_missing"
 
 
-def test_without_matplotlib_the_figures_are_written_and_the_extra_is_named(here: Path, monkeypatch: pytest.MonkeyPatch):
-    def absent() -> None:
-        raise plots.PlotsNotInstalled("plots and the page need matplotlib: pip install 'opentriage[validate]'")
-
-    monkeypatch.setattr(plots, "check_installed", absent)
+def test_without_matplotlib_nothing_runs_unless_only_figures_are_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run(here)
     assert result.exit_code == 1
-    assert "opentriage[validate]" in result.output
+    assert "pip install --require-hashes -r requirements/openvino.txt; or ask for --figures-only" in result.output
+    assert not (here / "out").exists()
+    assert run(here, "--figures-only").exit_code == 0
     assert figures(here)["labels"]["pneumonia"]["sensitivity"]["n"] == 22
     assert not (here / "out" / "validation.html").exists()
 
 
-def test_the_extra_is_named_where_matplotlib_cannot_be_imported(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(importlib.import_module("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(plots.PlotsNotInstalled, match=r"opentriage\[validate\]"):
-        plots.check_installed()
+def test_where_nearly_nothing_was_looked_at_that_is_the_only_advice(here: Path):
+    rows = "".join(f"absent{i}.png,{i % 2},3,{'FM'[i % 2]}\n" for i in range(59))
+    (here / "gone.csv").write_text(f"image,pneumonia,age,sex\n{rows}")
+    result = run(here, "--figures-only", table="gone.csv")
+    assert result.exit_code == 0, result.output
+    (advice,) = figures(here)["recommendations"]
+    assert advice["text"].startswith("Only 0 of 59 images were looked at: nothing can be said of the model here.")
+    assert "operating point" not in result.output
+    assert "Most often (59 images): " in result.output
 
 
 def test_a_bad_row_is_wrong_usage_and_nothing_runs(here: Path):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ledger.records import Stage
@@ -13,6 +14,7 @@ from node.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
+from tests.support.helps import eaten
 from tests.support.packages import tiny_model, write_package
 from tests.support.peers import free_port
 
@@ -36,6 +38,7 @@ def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0, result.output
     assert len(result.output) > 200
+    assert [*eaten(get_command(app).get_command(None, command))] == []  # type: ignore[attr-defined]
 
 
 def test_version() -> None:
