@@ -14,10 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage, SecondaryCaptureImageStorage
 
-from config.settings import DecideSettings, Settings
+from config.settings import DecideSettings, ProfileName, ReportSettings, Settings
 from ledger.records import Code, Region, ReportKind, ResultObject, SentReference, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects
+from sr_writer.profiles import PROFILES
 from tests.support.dx import make_dx
 from tests.support.findings import (
     OTHER_MODEL,
@@ -34,6 +35,7 @@ from tests.support.findings import (
 from tests.support.peers import need
 from tests.support.realdata import need_data
 
+EVERYTHING = ReportSettings(localization="box", acr_categories={"critical": 1, "HIGH": 2, "MEDIUM": 3})
 FRACTURE = Code("125605004", "SCT", "Fracture of bone")
 BEFORE = (
     SentReference("measurement_sr", "1.2.840.10008.5.1.4.1.1.88.33", "2.25.11", "2.25.12"),
@@ -86,18 +88,22 @@ def _check(made: list[ResultObject], folder: Path) -> None:
     """dciodvfy finds no error in any of them, but for the root of a UID that is the source's own."""
     tool = need("dciodvfy")
     for item in made:
-        path = folder / f"{item.kind}.dcm"
+        path = folder / f"{item.kind}{item.preference or ''}.dcm"
         path.write_bytes(item.content)
         done = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         errors = [line for line in said.splitlines() if "Error" in line and "Illegal root for UID" not in line]
         assert not errors, f"{item.kind}:\n{said}"
         assert not [line for line in said.splitlines() if "Illegal root" in line and "<2.25." in line]
-        assert "SR" in said or "SCImage" in said, "the validator did not recognise the object"
+        assert any(name in said for name in ("SR", "SCImage", "KeyObject", "Softcopy")), (
+            "the validator did not recognise the object"
+        )
 
 
-def _build(findings: StudyFindings, store: Store, settings: Settings | None = None) -> list[ResultObject]:
-    return build_objects(findings, store, settings or Settings(), "2.25.7", "generic-pacs")
+def _build(
+    findings: StudyFindings, store: Store, settings: Settings | None = None, profile: ProfileName = "generic-pacs"
+) -> list[ResultObject]:
+    return build_objects(findings, store, settings or Settings(), "2.25.7", profile)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -106,7 +112,7 @@ def test_no_validator_error_whatever_the_source_header(name: str, store: Store, 
         warnings.simplefilter("ignore")
         findings = flagged_study(store, SOURCES[name]())
     made = _build(findings, store)
-    assert len(made) == 3
+    assert [item.kind for item in made] == ["measurement_sr"] * 3 + ["text_sr", "secondary_capture", "key_objects"]
     _check(made, tmp_path)
 
 
@@ -151,8 +157,14 @@ REPORTS: dict[str, Callable[[Store], StudyFindings]] = {
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_no_validator_error_whatever_the_report_says(name: str, store: Store, tmp_path: Path) -> None:
-    settings = Settings(decide=DecideSettings(critical_flags_in_dicom=True))
+    settings = Settings(decide=DecideSettings(critical_flags_in_dicom=True), report=EVERYTHING)
     _check(_build(REPORTS[name](store), store, settings), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["revision", "boxes of a flagged study", "not assessed"])
+@pytest.mark.parametrize("profile", [profile for profile in PROFILES if profile != "generic-pacs"])
+def test_no_validator_error_whatever_the_profile(profile: ProfileName, name: str, store: Store, tmp_path: Path) -> None:
+    _check(_build(REPORTS[name](store), store, Settings(report=EVERYTHING), profile), tmp_path)
 
 
 def test_the_validator_sees_an_error_when_there_is_one(store: Store, tmp_path: Path) -> None:
@@ -170,7 +182,7 @@ def test_the_validator_sees_an_error_when_there_is_one(store: Store, tmp_path: P
 def test_dcmtk_prints_every_finding_under_its_name(store: Store, tmp_path: Path) -> None:
     need("dsrdump")
     made = _build(_two_images(store), store)
-    for item in made[:2]:
+    for item in (made[0], next(one for one in made if one.kind == "text_sr")):
         path = tmp_path / f"{item.kind}.dcm"
         path.write_bytes(item.content)
         dump = subprocess.run(["/usr/bin/dsrdump", "+Pl", str(path)], capture_output=True, text=True, check=True).stdout
