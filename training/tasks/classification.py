@@ -20,7 +20,7 @@ from training.packaging import validate as validating
 from training.packaging.card import card
 from training.packaging.members import exact_twins, too_large
 from training.packaging.package import Splits, pin, splits_of, write_core
-from training.recipe import Recipe, read_recipe
+from training.recipe import AugmentPlan, Recipe, read_recipe
 from training.tasks.order import Order
 
 PARITY = "parity.json"  # of a run: what its export was measured to differ by
@@ -118,8 +118,7 @@ def how_it_was_made(plan: Recipe, run: Path) -> str:
         f" {stages}, bfloat16; AdamW, {options.schedule} rate up to {options.max_lr}, batches of {options.batch},"
         f" loss {plan.loss.kind}, class weights {plan.loss.class_weight}, sampler {plan.sampler.method} (domains"
         f" {plan.sampler.domains}, classes {plan.sampler.classes}), label smoothing {plan.loss.label_smoothing},"
-        f" weights averaged ({options.ema_decay}). Augmentation crops borders, erases corners and varies exposure, so"
-        " that markers and film edges help less; every option stands in the recipe."
+        f" weights averaged ({options.ema_decay}). Augmentation: {', '.join(_changes(plan.augment)) or 'none'}."
     )
     curve = read_curve(run / "curve.csv")
     if curve:
@@ -127,6 +126,28 @@ def how_it_was_made(plan: Recipe, run: Path) -> str:
         text += f"\n\nAUC on the calibration split after each epoch, the mean over its domains: {points}."
     wanted = "" if "ImageNet" in began and "cannot be fetched" not in began else "ImageNet weights to start from, "
     return f"{text}\n\nNot done, and likely to help: {wanted}longer schedules on a GPU, a second hospital."
+
+
+def _changes(plan: AugmentPlan) -> list[str]:
+    """What a picture may undergo in training, as the recipe has it; an option that is off is not named."""
+    told = {
+        f"turned by up to {plan.rotation_deg:g} degrees": plan.rotation_deg > 0,
+        f"scaled ({plan.scale[0]:g} to {plan.scale[1]:g} of each side looked at)": plan.scale != (1.0, 1.0),
+        f"shifted by up to {plan.shift:g} of half a side": plan.shift > 0,
+        f"each border cropped by up to {plan.border_crop:g}": plan.border_crop > 0,
+        f"a central crop of {plan.lung_crop[0]:g} to {plan.lung_crop[1]:g}": plan.lung_crop != (1.0, 1.0),
+        f"gamma {plan.gamma[0]:g} to {plan.gamma[1]:g}": plan.gamma != (1.0, 1.0),
+        f"contrast {plan.contrast[0]:g} to {plan.contrast[1]:g}": plan.contrast != (1.0, 1.0),
+        f"brightness within {plan.brightness:g}": plan.brightness > 0,
+        f"blur for {plan.blur:g} of the images": plan.blur > 0,
+        f"noise up to {plan.noise:g}": plan.noise > 0,
+        f"a corner erased in {plan.erase_corners:g}": plan.erase_corners > 0,
+        f"another set's histogram for {plan.histogram_match:g}": plan.histogram_match > 0,
+        f"a random background for {plan.background:g}": plan.background > 0,
+        f"inverted in {plan.invert:g}": plan.invert > 0,
+        f"mirrored in {plan.mirror:g}": plan.mirror > 0,
+    }
+    return [words for words, on in told.items() if on]
 
 
 def _asked_for(plan: Recipe) -> str:
