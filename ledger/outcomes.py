@@ -224,8 +224,21 @@ def _presence(finding: Finding) -> str:
 
 
 def _references(connection: Connection, report_id: int) -> tuple[SentReference, ...]:
-    rows = connection.execute(select(objects).where(objects.c.report_id == report_id).order_by(objects.c.id))
-    return tuple(SentReference(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid) for row in rows)
+    """The report's objects, and where each of them is or is on its way to."""
+    rows = connection.execute(select(objects).where(objects.c.report_id == report_id).order_by(objects.c.id)).all()
+    held: dict[int, list[str]] = {row.id: [] for row in rows}
+    sent = select(deliveries.c.object_id, deliveries.c.destination).where(
+        deliveries.c.object_id.in_(list(held)),
+        deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.DELIVERED)),
+    )
+    for delivery in connection.execute(sent.order_by(deliveries.c.destination)):
+        held[delivery.object_id].append(delivery.destination)
+    return tuple(
+        SentReference(
+            row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid, tuple(held[row.id]), row.preference
+        )
+        for row in rows
+    )
 
 
 def finish_report(

@@ -254,12 +254,17 @@ class InstanceResults:
 
 @dataclass(frozen=True)
 class SentReference:
-    """A result object that has been made before: for Predecessor Documents."""
+    """A result object that has been made before: for Predecessor Documents.
+
+    destinations: where it is, or is on its way to. preference: its place in a choice.
+    """
 
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    destinations: tuple[str, ...] = ()
+    preference: int = 0
 
 
 @dataclass(frozen=True)
