@@ -7,6 +7,7 @@ machine's speed drifts. The usual loop needs torch: PYTHONPATH=. .venv-train/bin
 import argparse
 import platform
 import tempfile
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,10 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     [package, *_] = load_packages(LookSettings(models=("chest-pneumonia",)))
-    spec, report = package.manifest.input, Report(options.markdown)
+    name = f"{package.manifest.name} {package.manifest.version}"
+    spec, report = package.manifest.input, Report(options.markdown, f"{name}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     images = np.random.default_rng(1).uniform(*spec.value_range, (32, 1, spec.height, spec.width)).astype(np.float32)
-    print(f"{package.key}, onnxruntime {onnxruntime.__version__}, {platform.machine()}, {options.threads} threads")
+    print(f"{name}, onnxruntime {onnxruntime.__version__}, {platform.machine()}, {options.threads} threads")
     passes(package, images, options.rounds, options.threads, report)
     usual_loop(package, images, options.threads, report)
     providers(package, images, options.rounds, options.threads, report)

@@ -1,13 +1,18 @@
 """What a quicker precision costs in what is said: probabilities and AUC against float32, over held-out images.
 
-Run: PYTHONPATH=. python -m benchmarks.precision DATA [--images 400]. DATA: the folder that holds chest_pneumonia, with
-labels.csv (image, label, patient_group); splits by the recipe's rule. int8 takes its ranges from training images.
+Run: PYTHONPATH=. python -m benchmarks.precision DATA [--of adults] [--images 400]. DATA: the folder that holds
+chest_pneumonia and chest_adult, each with labels.csv; splits and labels by training/recipes/chest-pneumonia.toml, of
+the adults those of 18 years and more. int8 takes its ranges from training images.
 """
 
 import argparse
 import csv
 import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,62 +24,110 @@ from config.settings import LookSettings
 from inference.engines import Engine, Resources, fast, opened, openvino_engine
 from inference.findings import calibrate
 from inference.fit_input import resize
+from inference.manifest import Calibration
 from inference.package import Package, load_packages
 from inference.tensor import to_tensor
 from validation.roc import auc
 
 CALIBRATION = 128
+RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "chest-pneumonia.toml"
+AGES = {"children": 3.0, "adults": 40.0}  # whose calibration and operating point of the package count
+ADULT = 18.0  # years
 
 
-def position(group: str) -> float:
-    """In [0, 1): below 0.75 the patient was trained on, from 0.85 on tested (training/recipes/chest-pneumonia.toml)."""
-    return int.from_bytes(hashlib.sha256(f"chest-pneumonia:{group}".encode()).digest()[:8], "big") / 2**64
+@dataclass(frozen=True)
+class Picture:
+    file: Path
+    ill: bool
+    part: str  # of the split: train, calibration or test
 
 
-def tensors(rows: list[dict[str, str]], folder: Path, package: Package) -> NDArray[np.float32]:
-    spec, made = package.manifest.input, []
+def split_of(group: str, plan: Mapping[str, Any]) -> str:
+    """The recipe's rule: a hash of the patient decides."""
+    digest = hashlib.sha256(f"{plan.get('salt') or 'chest-pneumonia'}:{group}".encode()).digest()
+    position, edge = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    for part, share in plan["split"].items():
+        edge += share
+        if position < edge:
+            return str(part)
+    return "test"
+
+
+def pictures(data: Path, of: str, recipe: Path = RECIPE) -> list[Picture]:
+    """of: children or adults; images of which the label is not known are left out."""
+    plans = tomllib.loads(recipe.read_text())["data"]
+    reader = {"children": "chest_pneumonia", "adults": "chest_adult"}[of]
+    plan = next(plan for plan in plans if plan["reader"] == reader)  # of both views of the adults all else is the same
+    folder = data / plan["folder"]
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = []
     for row in rows:
-        with Image.open(folder / "images" / row["image"]) as picture:
+        told = child(row) if of == "children" else adult(row, set(plan["positive"]["pneumonia"]))
+        if told is not None:
+            group, ill = told
+            found.append(Picture(folder / "images" / row["image"], ill, split_of(group, plan)))
+    return found
+
+
+def child(row: Mapping[str, str]) -> tuple[str, bool]:
+    """The patient, and whether there is a pneumonia."""
+    return row["patient_group"], row["label"] == "pneumonia"
+
+
+def adult(row: Mapping[str, str], positive: set[str]) -> tuple[str, bool] | None:
+    """The same; None of the young, and where the findings neither mean nor deny a pneumonia."""
+    findings = set(row["findings"].split("|"))
+    known = bool(findings & positive) or "No Finding" in findings
+    if not known or not row["age_years"] or float(row["age_years"]) < ADULT:
+        return None
+    return f"nih-{row['patient_id']}", bool(findings & positive)
+
+
+def tensors(some: list[Picture], package: Package) -> NDArray[np.float32]:
+    spec, made = package.manifest.input, []
+    for one in some:
+        with Image.open(one.file) as picture:
             grey = np.asarray(picture.convert("L"), np.float32) / np.float32(255.0)
         made.append(to_tensor(resize(grey, spec.height, spec.width, spec.fit), spec))
     return np.stack(made)
 
 
-def probabilities(engine: Engine, images: NDArray[np.float32], package: Package) -> NDArray[np.float64]:
+def probabilities(engine: Engine, images: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float64]:
     scores = np.concatenate([engine.run(images[start : start + 8])[0] for start in range(0, len(images), 8)])
-    calibration = package.manifest.labels[0].calibration
     return np.array([calibrate(one[:, 0], calibration).mean() for one in scores])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--of", choices=sorted(AGES), default="children")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     [package, *_] = load_packages(LookSettings(models=("chest-pneumonia",)))
-    folder, rng, resources = options.data / "chest_pneumonia", np.random.default_rng(3), Resources(options.threads)
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    trained = [row for row in rows if position(row["patient_group"]) < 0.75]
-    tested = [row for row in rows if position(row["patient_group"]) >= 0.85]
-    some = [trained[i] for i in rng.choice(len(trained), CALIBRATION, replace=False)]
+    everybody, rng, resources = pictures(options.data, options.of), np.random.default_rng(3), Resources(options.threads)
+    trained = [one for one in everybody if one.part == "train"]
+    tested = [one for one in everybody if one.part == "test"]
+    some = [trained[i] for i in rng.choice(len(trained), min(CALIBRATION, len(trained)), replace=False)]
     held = [tested[i] for i in rng.choice(len(tested), min(options.images, len(tested)), replace=False)]
-    truth = np.array([float(row["label"] == "pneumonia") for row in held])
-    images, graph = tensors(held, folder, package), graph_of(package, package.model)
-    small = graph_of(package, quantised(package.model, tensors(some, folder, package)))
+    truth = np.array([float(one.ill) for one in held])
+    images, graph = tensors(held, package), graph_of(package, package.model)
+    small = graph_of(package, quantised(package.model, tensors(some, package)))
     there: dict[str, Engine] = {"onnxruntime float32": opened(graph, "cpu", "float32", resources)}
     if openvino_engine.installed():
         there["openvino float32"] = opened(graph, "openvino", "float32", resources)
         there[f"openvino {fast('openvino')}"] = opened(graph, "openvino", fast("openvino"), resources)
     there["onnxruntime int8"] = opened(small, "cpu", "float32", resources)
-    print(f"{package.key}, {len(held)} held-out images\n")
+    spec = package.manifest.at_age(AGES[options.of]).labels[0]
+    name = f"{package.manifest.name} {package.manifest.version}"
+    print(f"{name}, {len(held)} held-out images of {options.of}, {int(truth.sum())} with pneumonia\n")
     print("| | AUC | greatest difference of a probability | differ by more than 0.01 | other side of the point |")
     print("|---|--:|--:|--:|--:|")
-    point = package.manifest.labels[0].operating_point.threshold
+    point = spec.operating_point.threshold
     reference: NDArray[np.float64] | None = None
     for name, engine in there.items():
-        found = probabilities(engine, images, package)
+        found = probabilities(engine, images, spec.calibration)
         reference = found if reference is None else reference
         apart, crossed = np.abs(found - reference), (found >= point) != (reference >= point)
         area = auc(truth, found)

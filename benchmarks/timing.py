@@ -51,11 +51,13 @@ def ratio(one: Timed, other: Timed) -> tuple[float, float, float]:
 class Report:
     """Lines for a person, or Markdown tables for docs/benchmarks.md."""
 
-    def __init__(self, markdown: bool) -> None:
-        self._markdown = markdown
+    def __init__(self, markdown: bool, of: str) -> None:
+        """of: what every heading names, for a table is copied without the line above it."""
+        self._markdown, self._of = markdown, of
 
     def heading(self, text: str) -> None:
-        print(f"\n### {text}\n" if self._markdown else f"\n{text}")
+        named = f"{text}: {self._of}"
+        print(f"\n### {named}\n" if self._markdown else f"\n{named}")
         if self._markdown:
             print("| | wall, median | min | max | processor | n |\n|---|--:|--:|--:|--:|--:|", flush=True)
 
