@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from highdicom import VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
@@ -22,7 +23,7 @@ from sr_writer.identity import uid_from
 from sr_writer.picture import FULL_COLOUR_LOGITS, evidence_over
 from sr_writer.reading import analysed, by_image, reads
 from sr_writer.segmentation import clean_slice, name_dimensions
-from sr_writer.source import SliceHeader, read_header, read_slice
+from sr_writer.source import UNREADABLE, SliceHeader, read_header, read_slice
 from sr_writer.words import series_description, spoken
 
 KIND = "parametric_map"
@@ -47,6 +48,8 @@ def parametric_maps(report: Report, store: Store) -> list[ResultObject]:
             made.append(_map(report, f"{KIND} {series} {digest} {label}", frames, store))
         except SourceUnreadable as error:
             log.info("parametric_map_left_out", reason=str(error))
+        except (*UNREADABLE, RuntimeError) as error:  # an alarm never waits for a map that cannot be made
+            log.warning("parametric_map_left_out", reason=type(error).__name__)
     return made
 
 
@@ -87,8 +90,7 @@ def _map(report: Report, name: str, frames: Sequence[_Frame], store: Store) -> R
         device_serial_number=report.settings.device_serial_number,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping()],
-        window_center=0.5,
-        window_width=1.0,
+        voi_lut_transformations=[VOILUTTransformation(window_center=0.5, window_width=1.0)],
         content_label="AI_ACTIVATION",
         content_description="AI class activation, research use only",
         transfer_syntax_uid=ExplicitVRLittleEndian,

@@ -1,0 +1,43 @@
+"""A report on its way into objects, as `build_objects` makes it, for builders that are tried by themselves."""
+
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from config.settings import ProfileName, Settings
+from ledger.records import ResultObject, StudyFindings
+from ledger.store import Store
+from sr_writer.build import plan_of
+from sr_writer.dress import Report
+from sr_writer.identity import identity_of
+from sr_writer.profiles import Plan, plain
+from sr_writer.source import read_header
+
+INSTALLATION = "2.25.7"
+
+
+def report_of(
+    findings: StudyFindings,
+    store: Store,
+    settings: Settings | None = None,
+    plan: Plan | ProfileName = "generic-pacs",
+) -> Report:
+    """About the first image of the findings."""
+    settings = settings or Settings()
+    first = findings.looked_at[0].instance
+    made = plan_of(plain(plan), findings) if isinstance(plan, str) else plan
+    return Report(
+        findings=findings,
+        header=read_header(store.path(first.path), findings.study_instance_uid),
+        header_of=first,
+        settings=settings.report,
+        identity=identity_of(findings, settings.results_hash, INSTALLATION, made.name),
+        installation_uid=INSTALLATION,
+        critical_flags=False,
+        plan=made,
+    )
+
+
+def dataset(made: ResultObject) -> Dataset:
+    return dcmread(BytesIO(made.content))
