@@ -86,7 +86,7 @@ def test_the_intended_use_ends_with_it_once_however_often_it_is_measured(tmp_pat
 
 
 def test_two_names_of_one_order_are_said_to_be_one():
-    assert "Of a single label predictive entropy and maximum probability are one order" in of_group(
+    assert "Of a single label predictive entropy orders images as maximum probability does" in of_group(
         group(*HALF), "pneumonia"
     )
 
