@@ -1,11 +1,11 @@
 """Findings in, finished objects out: those of one plan."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from config.settings import Destination, ProfileName, Settings
-from ledger.records import InstanceRef, ReportKind, ResultObject, StudyFindings
+from ledger.records import InstanceRef, ReportKind, ResultObject, SentReference, StudyFindings
 from ledger.store import Store
 from sr_writer import profiles
 from sr_writer.dress import Report
@@ -15,7 +15,7 @@ from sr_writer.key_objects import key_objects
 from sr_writer.measurement_report import measurement_report
 from sr_writer.parametric_map import parametric_maps
 from sr_writer.presentation_state import presentation_state
-from sr_writer.profiles import Plan, plain, plan_for, withdrawal_plan
+from sr_writer.profiles import Plan, plain, plan_for, text_plan, withdrawal_plan
 from sr_writer.reading import marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
@@ -25,11 +25,17 @@ from sr_writer.withdrawal import withdrawn_objects
 
 
 def build_objects(
-    findings: StudyFindings, store: Store, settings: Settings, installation_uid: str, plan: Plan | ProfileName
+    findings: StudyFindings,
+    store: Store,
+    settings: Settings,
+    installation_uid: str,
+    plan: Plan | ProfileName,
+    destinations: Collection[str] | None = None,
 ) -> list[ResultObject]:
     """The objects of one report in one plan, the same bytes for the same input; none for an empty plan.
 
-    plan: a profile's name stands for a destination of this profile without wishes of its own.
+    plan: a profile's name stands for a destination of this profile without wishes of its own. destinations: who gets
+    them; they are told of the predecessors that they have, and None stands for somebody who has them all.
     Raises SourceUnreadable when no source header can be read, NothingToSay when no result concerns a reader.
     """
     seen = _seen(findings)
@@ -41,7 +47,7 @@ def build_objects(
         return []
     header, header_of = _header(seen, store, findings.study_instance_uid)
     report = Report(
-        findings=findings,
+        findings=replace(findings, predecessors=held(findings.predecessors, destinations)),
         header=header,
         header_of=header_of,
         settings=settings.report,
@@ -60,7 +66,17 @@ def plan_of(destination: Destination, findings: StudyFindings) -> Plan:
     if _withdrawn(findings):
         measured = any(item.kind == profiles.MEASUREMENT_SR for item in findings.predecessors)
         return withdrawal_plan(destination, measured)
-    return plan_for(destination, findings.priority, marked_anything(findings))
+    plan = plan_for(destination, findings.priority, marked_anything(findings))
+    if not plan.kinds and held(findings.predecessors, {destination.key}):
+        return text_plan(destination)  # what it was told before no longer stands: silence would leave it standing
+    return plan
+
+
+def held(predecessors: Sequence[SentReference], destinations: Collection[str] | None) -> tuple[SentReference, ...]:
+    """Those of the earlier objects that one of `destinations` has or is about to get."""
+    if destinations is None:
+        return tuple(predecessors)
+    return tuple(item for item in predecessors if not set(destinations).isdisjoint(item.destinations))
 
 
 def _withdrawn(findings: StudyFindings) -> bool:

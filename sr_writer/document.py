@@ -75,7 +75,7 @@ def in_classes(
     Only one of them is for any one destination: they are a choice, where there is more than one.
     """
     ds = sr_document(sop_classes[0], **document_arguments(report, kind, root))
-    dress_document(ds, report, kind, what, predecessors)
+    dress_document(ds, report, kind, what, one_of_each_choice(predecessors))
     made = []
     for preference, sop_class in enumerate(sop_classes):
         name = name_in(kind, sop_class)
@@ -84,6 +84,14 @@ def in_classes(
         choice = kind if len(sop_classes) > 1 else ""
         made.append(replace(finished(ds, kind), choice=choice, preference=preference))
     return made
+
+
+def one_of_each_choice(predecessors: Sequence[SentReference]) -> list[SentReference]:
+    """Of forms that say the same the preferred: while they wait nobody knows which of them will be accepted."""
+    best: dict[str, int] = {}
+    for item in predecessors:
+        best[item.kind] = min(best.get(item.kind, item.preference), item.preference)
+    return [item for item in predecessors if item.preference == best[item.kind]]
 
 
 def name_in(kind: str, sop_class: str) -> str:

@@ -54,6 +54,7 @@ def identity_of(findings: StudyFindings, results_hash: str, installation_uid: st
     """The identity of a report: DESIGN.md, "identity of results".
 
     results_hash: Settings.results_hash now; the hash each result was made under counts too. plan: `Plan.name`.
+    What a report follows is part of it: the same evidence, told anew after a withdrawal, is another document.
     """
     evidence = sorted(f"{seen.instance.sop_instance_uid} {seen.instance.sha256}" for seen in findings.looked_at)
     results = [result for seen in findings.looked_at for result in seen.results]
@@ -69,6 +70,7 @@ def identity_of(findings: StudyFindings, results_hash: str, installation_uid: st
             f"{WRITER_VERSION} {software_version()}",
             plan,
             findings.kind.value,
+            *(f"after {item.sop_instance_uid}" for item in findings.predecessors),
         )
     )
 

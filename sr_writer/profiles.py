@@ -171,7 +171,7 @@ def plan_for(destination: Destination, priority: TriagePriority, flagged: bool) 
     if wanted == "none":
         return NOTHING
     if wanted == "text":
-        return Plan(text_sr=profile.text_sr, place=profile.place)
+        return text_plan(destination)
     urgent = priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
     key_objects = profile.key_objects if destination.key_objects == "profile" else destination.key_objects == "high"
     pictures = wanted == "all"
@@ -190,6 +190,12 @@ def plan_for(destination: Destination, priority: TriagePriority, flagged: bool) 
         segmentation=profile.segmentation,
         place=profile.place,
     )
+
+
+def text_plan(destination: Destination) -> Plan:
+    """The text report alone."""
+    profile = PROFILES[destination.profile]
+    return Plan(text_sr=profile.text_sr, place=profile.place)
 
 
 def withdrawal_plan(destination: Destination, measured: bool) -> Plan:

@@ -84,15 +84,20 @@ class Say:
         Where no destination wants anything the report is made and kept all the same: it is shown, and adapters tell it.
         """
         plans = {one.key: plan_of(one, findings) for one in self._settings.destinations}
-        made = {plan: self._objects(findings, plan) for plan in dict.fromkeys(plans.values())}
+        made = {
+            plan: self._objects(findings, plan, [key for key, its in plans.items() if its == plan])
+            for plan in dict.fromkeys(plans.values())
+        }
         if not any(made.values()):
             made = {(kept := plan_of(plain(), findings)): self._objects(findings, kept)}
         sends = {key: [one.sop_instance_uid for one in made.get(plan, [])] for key, plan in plans.items()}
         return [one for objects in made.values() for one in objects], sends
 
-    def _objects(self, findings: StudyFindings, plan: Plan) -> list[ResultObject]:
+    def _objects(
+        self, findings: StudyFindings, plan: Plan, destinations: Sequence[str] | None = None
+    ) -> list[ResultObject]:
         store, installation = self._ledger.store, self._ledger.installation_uid
-        return build_objects(findings, store, self._settings, installation, plan)
+        return build_objects(findings, store, self._settings, installation, plan, destinations)
 
     def _keep(self, made: ResultObject) -> str:
         digest = hashlib.sha256(made.content).hexdigest()

@@ -31,7 +31,7 @@ def test_a_box_comes_back_where_it_was_drawn(start_node: Any, tmp_path: Path) ->
     }
     hand = make_dx(square(256, 512, 85, 360, 85), SeriesDescription="Hand PA", **headers)
     with StoreScp(tmp_path / "pacs") as pacs:
-        node = start_node(("PACS", pacs.port))
+        node = start_node(("PACS", pacs.port), extra='[report]\nlocalization = "box"\n')
         assert storescu(node.port, save(hand, tmp_path / "in")).returncode == 0
         wait_until(lambda: len(pacs.files()) >= 2, 90)
         node.wait_idle(90)

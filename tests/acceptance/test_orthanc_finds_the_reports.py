@@ -26,4 +26,5 @@ def test_orthanc_files_the_results_under_the_study_of_the_image(start_node: Any,
     modalities = sorted(one["MainDicomTags"]["Modality"] for one in series)
     assert modalities.count("SR") == 2
     assert "DX" in modalities
-    assert len(modalities) == 4
+    assert "KO" in modalities
+    assert len(modalities) == 5

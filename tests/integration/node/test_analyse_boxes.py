@@ -25,7 +25,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     write_detector(folder / "models")
     path = folder / "site.toml"
-    path.write_text(f'[look]\nmodels_dir = "{folder / "models"}"\nthreads = 1\n')
+    path.write_text(f'[look]\nmodels_dir = "{folder / "models"}"\nthreads = 1\n[report]\nlocalization = "box"\n')
     return path
 
 

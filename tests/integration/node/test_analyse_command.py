@@ -95,7 +95,8 @@ def test_out_writes_the_objects_of_each_study_under_a_namespace_of_its_own(confi
         f"{unflagged.StudyInstanceUID}_text_sr.dcm"
     ]
     kinds = {name.split("_", 1)[1] for name in names if name.startswith(flagged.StudyInstanceUID)}
-    assert kinds == {"measurement_sr.dcm", "text_sr.dcm", "secondary_capture.dcm", "secondary_capture.png"}
+    pictures = {"secondary_capture.dcm", "secondary_capture.png"}
+    assert kinds == {"measurement_sr.dcm", "text_sr.dcm", "key_objects.dcm", *pictures}
     report = dcmread(out / f"{flagged.StudyInstanceUID}_measurement_sr.dcm")
     assert (report.PatientID, report.StudyInstanceUID) == (flagged.PatientID, flagged.StudyInstanceUID)
     assert ANALYSE_INSTALLATION_UID.startswith("2.25.")
