@@ -7,6 +7,8 @@ from scp.status import Answer
 
 C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
+N_EVENT_REPORT_RQ: Final = 0x0100
+N_EVENT_REPORT_RSP: Final = 0x8100
 NO_DATA_SET: Final = 0x0101
 
 AFFECTED_SOP_CLASS_UID: Final = 0x0002
@@ -19,6 +21,7 @@ STATUS: Final = 0x0900
 OFFENDING_ELEMENT: Final = 0x0901
 ERROR_COMMENT: Final = 0x0902
 AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
+EVENT_TYPE_ID: Final = 0x1002
 
 COMMAND_SET_MAX_BYTES: Final = 65_536
 _HEADER = struct.Struct("<HHL")
@@ -68,9 +71,24 @@ def store_response(request: dict[int, bytes], answer: Answer) -> bytes:
     if answer.comment:
         comment = answer.comment.encode("ascii", "replace")
         elements.append(_element(ERROR_COMMENT, comment + b" " * (len(comment) % 2)))
-    if AFFECTED_SOP_INSTANCE_UID in request:
-        elements.append(_element(AFFECTED_SOP_INSTANCE_UID, request[AFFECTED_SOP_INSTANCE_UID]))
-    body = b"".join(elements)
+    return _with_echoes(request, elements)
+
+
+def event_report_response(request: dict[int, bytes], status: int) -> bytes:
+    """An N-EVENT-REPORT-RSP (PS3.7 10.3.1.2). UIDs and event type are echoed byte for byte."""
+    elements = [
+        _us(COMMAND_FIELD, N_EVENT_REPORT_RSP),
+        _us(MESSAGE_ID_RESPONDED_TO, number(request, MESSAGE_ID)),
+        _us(DATA_SET_TYPE, NO_DATA_SET),
+        _us(STATUS, status),
+    ]
+    return _with_echoes(request, elements, EVENT_TYPE_ID)
+
+
+def _with_echoes(request: dict[int, bytes], elements: list[bytes], *last: int) -> bytes:
+    """A whole command set: `elements` between what is repeated of the request, in ascending order."""
+    echoed = [_element(name, request[name]) for name in (AFFECTED_SOP_INSTANCE_UID, *last) if name in request]
+    body = b"".join([*elements, *echoed])
     if AFFECTED_SOP_CLASS_UID in request:
         body = _element(AFFECTED_SOP_CLASS_UID, request[AFFECTED_SOP_CLASS_UID]) + body
     return _element(0x0000, struct.pack("<L", len(body))) + body

@@ -14,6 +14,7 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 from config.settings import ReceiveSettings
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"  # PS3.4 J.3: accepted from destinations that we ask to commit
 _LE: Final = "1.2.840.10008.1.2"
 _JPEG: Final = _LE + ".4."
 

@@ -1,20 +1,23 @@
 """The seam to the network. An engine speaks PS3.8 and PS3.7; what may happen is decided behind these few types.
 
-An engine is handed an AssociationPolicy and a `begin`. For each C-STORE-RQ it calls `begin` once the command set is
-known, writes every fragment of the data set as it arrives, and sends what `commit` answers. Sinks never raise: the
-first failure is kept, later bytes are dropped, and `commit` says what went wrong, so that an engine always has an
-answer for the peer. One contract suite (tests/integration/scp) runs over every engine.
+An engine is handed an AssociationPolicy, a `begin` and a `report`. For each C-STORE-RQ it calls `begin` once the
+command set is known, writes every fragment of the data set as it arrives, and sends what `commit` answers. Sinks never
+raise: the first failure is kept, later bytes are dropped, and `commit` says what went wrong, so that an engine always
+has an answer for the peer. An N-EVENT-REPORT-RQ of at most EVENT_MAX_BYTES goes to `report` whole. One contract suite
+(tests/integration/scp) runs over every engine.
 """
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from config.settings import ReceiveSettings
 from scp.contexts import negotiation_table
 from scp.status import Answer
+
+EVENT_MAX_BYTES: Final = 1 << 20  # of an N-EVENT-REPORT's data set: thousands of instances
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class StoreRequest:
     message_priority: int  # (0000,0700): 0 MEDIUM, 1 HIGH, 2 LOW
 
 
+@dataclass(frozen=True)
+class EventReport:
+    """An N-EVENT-REPORT-RQ. event_type: (0000,1002). data: its encoded data set. Nothing of it is trusted yet."""
+
+    association: AssociationFacts
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    event_type: int
+    data: bytes = field(repr=False)
+
+
 class InstanceSink(Protocol):
     """Takes the data set of one C-STORE. Used by one thread at a time; ended by exactly one of commit and abort."""
 
@@ -53,6 +67,8 @@ class InstanceSink(Protocol):
 
 
 Begin = Callable[[StoreRequest], InstanceSink]
+Report = Callable[[EventReport], int]  # the status of the N-EVENT-REPORT-RSP; never raises
+Reporters = Mapping[str, Collection[str]]  # calling AE title -> the AE titles by which it may call us
 
 
 def printable(ae_title: str) -> str:
@@ -70,10 +86,17 @@ class Refusal(Enum):
 
 
 class AssociationPolicy:
-    """Who may associate and what may be negotiated. Immutable but for the health it asks for."""
+    """Who may associate and what may be negotiated. Immutable but for the health it asks for.
 
-    def __init__(self, settings: ReceiveSettings, has_failed: Callable[[], bool]) -> None:
+    reporters: peers that may answer a request for storage commitment on an association of their own, whoever else may
+    store here.
+    """
+
+    def __init__(
+        self, settings: ReceiveSettings, has_failed: Callable[[], bool], reporters: Reporters | None = None
+    ) -> None:
         self._has_failed = has_failed
+        self._reporters = reporters or {}
         self._called = settings.ae_title.strip() if settings.require_called_ae_title else None
         self._calling = frozenset(title.strip() for title in settings.allowed_calling_ae_titles)
         self._networks = tuple(ipaddress.ip_network(network) for network in settings.allowed_networks)
@@ -90,15 +113,29 @@ class AssociationPolicy:
 
     def refusal(self, calling_ae_title: str, called_ae_title: str, open_associations: int) -> Refusal | None:
         """Why to reject an A-ASSOCIATE-RQ; None accepts. open_associations: established ones, this one not counted."""
-        if self._called is not None and called_ae_title.strip() != self._called:
-            return Refusal.CALLED_AE_TITLE
-        if self._calling and calling_ae_title.strip() not in self._calling:
-            return Refusal.CALLING_AE_TITLE
+        stranger = self._stranger(calling_ae_title, called_ae_title)
+        if stranger is not None and not self.may_report(calling_ae_title, called_ae_title):
+            return stranger
         if self._has_failed():
             return Refusal.TEMPORARY_CONGESTION
         if open_associations >= self.max_associations:
             return Refusal.LOCAL_LIMIT
         return None
+
+    def _stranger(self, calling_ae_title: str, called_ae_title: str) -> Refusal | None:
+        if self._called is not None and called_ae_title.strip() != self._called:
+            return Refusal.CALLED_AE_TITLE
+        if self._calling and calling_ae_title.strip() not in self._calling:
+            return Refusal.CALLING_AE_TITLE
+        return None
+
+    def may_store(self, calling_ae_title: str, called_ae_title: str) -> bool:
+        """Whether storage is negotiated with this peer."""
+        return self._stranger(calling_ae_title, called_ae_title) is None
+
+    def may_report(self, calling_ae_title: str, called_ae_title: str) -> bool:
+        """Whether this peer may answer requests for storage commitment."""
+        return called_ae_title.strip() in self._reporters.get(calling_ae_title.strip(), ())
 
 
 class Engine(Protocol):

@@ -18,8 +18,18 @@ from pynetdicom.transport import AddressInformation, AssociationServer, RequestH
 
 from config.settings import ReceiveSettings
 from scp import command_set, metrics, part10
-from scp.engine import AssociationFacts, AssociationPolicy, Begin, InstanceSink, StoreRequest, printable
-from scp.pynetdicom_parts import BoundedSocket, MonotonicTimer, StoreMessage, StreamingDimse, tune
+from scp.contexts import COMMITMENT_PUSH_MODEL, EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
+from scp.engine import (
+    AssociationFacts,
+    AssociationPolicy,
+    Begin,
+    EventReport,
+    InstanceSink,
+    Report,
+    StoreRequest,
+    printable,
+)
+from scp.pynetdicom_parts import BoundedSocket, EventMessage, MonotonicTimer, StoreMessage, StreamingDimse, tune
 
 log = structlog.get_logger()
 
@@ -28,18 +38,28 @@ COLLECT_EVERY_S: Final = 30.0  # dead associations are cycles
 SPARE_CONNECTIONS: Final = 32  # above the association limit, so that the limit can be answered by a rejection
 
 
+def no_reports(report: EventReport) -> int:
+    """Nobody here was told of events: no such SOP class (PS3.7 10.1.1.1.8)."""
+    return 0x0118
+
+
 class PynetdicomEngine:
     """scp.engine.Engine: one accepting thread, two threads per association."""
 
-    def __init__(self, settings: ReceiveSettings, policy: AssociationPolicy, begin: Begin) -> None:
+    def __init__(
+        self, settings: ReceiveSettings, policy: AssociationPolicy, begin: Begin, report: Report = no_reports
+    ) -> None:
         _config.LOG_HANDLER_LEVEL = "none"  # the standard handlers take a lock for every PDU
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its messages quote values from the wire
         self.settings = settings
         self.policy = policy
         self.begin = begin
+        self.report = report
         self.stopping = False
         self.ae = _application_entity(settings)
         self.contexts = [_context(uid, syntaxes) for uid, syntaxes in policy.contexts.items()]
+        self._echo_contexts = [context for context in self.contexts if context.abstract_syntax == VERIFICATION]
+        self._report_contexts = [_report_context()]
         self._lock = threading.Lock()
         self._live: set[AcceptedAssociation] = set()
         self._established = 0
@@ -83,6 +103,12 @@ class PynetdicomEngine:
         with self._lock:
             return len(self._live) < self.policy.max_associations + SPARE_CONNECTIONS
 
+    def contexts_for(self, request: A_ASSOCIATE) -> list[PresentationContext]:
+        """What is negotiated with this peer: storage, the answers to our requests for storage commitment, or both."""
+        titles = request.calling_ae_title or "", request.called_ae_title or ""
+        contexts = self.contexts if self.policy.may_store(*titles) else self._echo_contexts
+        return contexts + self._report_contexts if self.policy.may_report(*titles) else contexts
+
     def _live_now(self) -> list["AcceptedAssociation"]:
         with self._lock:
             return list(self._live)
@@ -101,6 +127,7 @@ class PynetdicomEngine:
                 self._established += 1
                 association.counted = True
         if refusal is None:
+            association.acceptor.supported_contexts = self.contexts_for(request)
             return True
         metrics.ASSOCIATIONS_REJECTED.labels(refusal.name.lower()).inc()
         log.warning(
@@ -187,6 +214,9 @@ class AcceptedAssociation(Association):
             if isinstance(msg, StoreMessage):
                 answer = msg.sink.commit()
                 self.dimse.respond(context_id, command_set.store_response(msg.command, answer))
+            elif isinstance(msg, EventMessage):
+                status = self.engine.report(self._event_report(msg))
+                self.dimse.respond(context_id, command_set.event_report_response(msg.command, status))
             else:
                 super()._serve_request(msg, context_id)
         finally:
@@ -204,6 +234,15 @@ class AcceptedAssociation(Association):
                 sop_instance_uid=command_set.uid(command, command_set.AFFECTED_SOP_INSTANCE_UID),
                 message_priority=command_set.number(command, command_set.PRIORITY, default=0),
             )
+        )
+
+    def _event_report(self, message: EventMessage) -> EventReport:
+        return EventReport(
+            association=self._facts(),
+            transfer_syntax_uid=str(self._accepted_cx[message.context_id].transfer_syntax[0]),
+            sop_class_uid=command_set.uid(message.command, command_set.AFFECTED_SOP_CLASS_UID),
+            event_type=command_set.number(message.command, command_set.EVENT_TYPE_ID, default=0),
+            data=bytes(message.data),
         )
 
     def _facts(self) -> AssociationFacts:
@@ -290,6 +329,14 @@ def _application_entity(settings: ReceiveSettings) -> AE:
     ae.dimse_timeout = settings.dimse_timeout_s
     ae.network_timeout = settings.network_timeout_s
     return ae
+
+
+def _report_context() -> PresentationContext:
+    """The peer is SCP here although it requests the association: SCP/SCU role selection (PS3.7 D.3.3.4), where it
+    asks for one. pynetdicom's acceptor: (scu_role, scp_role) that the requestor is granted."""
+    context = _context(COMMITMENT_PUSH_MODEL, (EXPLICIT_LITTLE, IMPLICIT_LITTLE))
+    context.scu_role, context.scp_role = False, True
+    return context
 
 
 def _context(abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> PresentationContext:

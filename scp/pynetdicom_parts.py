@@ -20,7 +20,7 @@ from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from scp import command_set
-from scp.engine import InstanceSink
+from scp.engine import EVENT_MAX_BYTES, InstanceSink
 
 if TYPE_CHECKING:
     from scp.pynetdicom_engine import AcceptedAssociation
@@ -119,8 +119,21 @@ class StoreMessage:
         self.sink = sink
 
 
+class EventMessage:
+    """An N-EVENT-REPORT-RQ under way, served by the association's own thread like every other message."""
+
+    msg_type = "N-EVENT-REPORT"
+    is_valid_request = True
+
+    def __init__(self, context_id: int, command: dict[int, bytes]) -> None:
+        self.context_id = context_id
+        self.command = command
+        self.data = bytearray()
+
+
 class StreamingDimse(DIMSEServiceProvider):
-    """Takes fragments in the thread that reads the socket. Messages other than C-STORE go pynetdicom's own way."""
+    """Takes fragments in the thread that reads the socket. C-STORE and N-EVENT-REPORT are taken here, other messages
+    go pynetdicom's own way."""
 
     def __init__(
         self, association: "AcceptedAssociation", begin: Callable[[int, dict[int, bytes]], InstanceSink]
@@ -129,10 +142,12 @@ class StreamingDimse(DIMSEServiceProvider):
         self._begin = begin
         self._command = bytearray()
         self._store: StoreMessage | None = None
+        self._event: EventMessage | None = None
 
     @property
     def is_receiving(self) -> bool:
-        return bool(self._command) or self._store is not None or self.message is not None
+        under_way = (self._store, self._event, self.message)
+        return bool(self._command) or any(message is not None for message in under_way)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         try:
@@ -147,11 +162,13 @@ class StreamingDimse(DIMSEServiceProvider):
             self._receive_command(context_id, fragment, bool(control & _LAST))
         elif self._store is not None:
             self._receive_data(self._store, context_id, fragment, bool(control & _LAST))
+        elif self._event is not None:
+            self._receive_event_data(self._event, context_id, fragment, bool(control & _LAST))
         else:
             self._delegate(context_id, fragment)
 
     def _receive_command(self, context_id: int, fragment: bytes, last: bool) -> None:
-        if self._store is not None:
+        if self._store is not None or self._event is not None:
             raise ValueError("a command inside a data set")
         self._command += memoryview(fragment)[1:]
         if len(self._command) > command_set.COMMAND_SET_MAX_BYTES:
@@ -161,13 +178,35 @@ class StreamingDimse(DIMSEServiceProvider):
         encoded = bytes(self._command)
         self._command.clear()
         command = command_set.decode(encoded)
-        if command_set.number(command, command_set.COMMAND_FIELD) != command_set.C_STORE_RQ:
+        kind = command_set.number(command, command_set.COMMAND_FIELD)
+        if kind == command_set.N_EVENT_REPORT_RQ:
+            self._begin_event(context_id, command)
+            return
+        if kind != command_set.C_STORE_RQ:
             self._delegate(context_id, b"\x03" + encoded)
             return
         command_set.number(command, command_set.MESSAGE_ID)
         if command_set.number(command, command_set.DATA_SET_TYPE) == command_set.NO_DATA_SET:
             raise ValueError("a C-STORE-RQ without a data set")
         self._store = StoreMessage(context_id, command, self._begin(context_id, command))
+
+    def _begin_event(self, context_id: int, command: dict[int, bytes]) -> None:
+        """KeyError for a context that was not accepted: the association is aborted."""
+        self.assoc._accepted_cx[context_id]
+        command_set.number(command, command_set.MESSAGE_ID)
+        event = EventMessage(context_id, command)
+        if command_set.number(command, command_set.DATA_SET_TYPE) == command_set.NO_DATA_SET:
+            self.msg_queue.put(cast(Any, (context_id, event)))
+        else:
+            self._event = event
+
+    def _receive_event_data(self, event: EventMessage, context_id: int, fragment: bytes, last: bool) -> None:
+        if context_id != event.context_id or len(event.data) + len(fragment) > EVENT_MAX_BYTES:
+            raise ValueError("an event report of another presentation context, or too long")
+        event.data += memoryview(fragment)[1:]
+        if last:
+            self._event = None
+            self.msg_queue.put(cast(Any, (context_id, event)))
 
     def _receive_data(self, store: StoreMessage, context_id: int, fragment: bytes, last: bool) -> None:
         if context_id != store.context_id:

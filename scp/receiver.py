@@ -7,18 +7,19 @@ import structlog
 from config.settings import Settings
 from ledger.ledger import Ledger
 from scp.admission import Admitter
-from scp.engine import AssociationPolicy, Begin, Engine
+from scp.commitment import CommitmentAnswers
+from scp.engine import AssociationPolicy, Begin, Engine, Report
 from scp.quarantine import Quarantine
 
 log = structlog.get_logger()
 
-EngineMaker = Callable[[Settings, AssociationPolicy, Begin], Engine]
+EngineMaker = Callable[[Settings, AssociationPolicy, Begin, Report], Engine]
 
 
-def _pynetdicom(settings: Settings, policy: AssociationPolicy, begin: Begin) -> Engine:
+def _pynetdicom(settings: Settings, policy: AssociationPolicy, begin: Begin, report: Report) -> Engine:
     from scp.pynetdicom_engine import PynetdicomEngine
 
-    return PynetdicomEngine(settings.receive, policy, begin)
+    return PynetdicomEngine(settings.receive, policy, begin, report)
 
 
 ENGINES: dict[str, EngineMaker] = {"pynetdicom": _pynetdicom}
@@ -30,9 +31,10 @@ class Receiver:
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._store = ledger.store
         quarantine = Quarantine(settings.node.state_dir / "quarantine")
-        policy = AssociationPolicy(settings.receive, has_failed=lambda: self._store.failed)
+        answers = CommitmentAnswers(settings, ledger)
+        policy = AssociationPolicy(settings.receive, lambda: self._store.failed, answers.reporters)
         admitter = Admitter(settings, ledger, quarantine)
-        self._engine = ENGINES[settings.receive.engine](settings, policy, admitter.begin)
+        self._engine = ENGINES[settings.receive.engine](settings, policy, admitter.begin, answers.report)
 
     def start(self) -> None:
         """Listen and serve in the background. Raises OSError when the port cannot be had."""
