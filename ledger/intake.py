@@ -6,25 +6,31 @@ The hottest transaction of the node: its statements are built once, because buil
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql.dml import ReturningInsert
 
+from ledger.corrections import reject, settle
 from ledger.database import db_now
 from ledger.history import note
 from ledger.records import Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
-from ledger.standing import is_rejected, reject, settle
+from ledger.standing import WITHDRAWING
 from ledger.states import JobState
-from ledger.tables import instances, jobs, studies
+from ledger.tables import instances, jobs, rejections, studies
 
+NOBODYS = (Disposition.OWN_RESULT, Disposition.REJECTION_NOTE)  # their patient is not asked
 HIGH_MESSAGE_PRIORITY = 1  # (0000,0700), PS3.7 9.3.1.1
 
-_KNOWN = (
-    select(instances.c.id, instances.c.sha256, instances.c.version)
-    .where(instances.c.sop_instance_uid == bindparam("sop_uid"))
+_RULED_OUT = select(rejections.c.code).where(
+    rejections.c.study_uid == bindparam("for_study"), rejections.c.sop_instance_uid == bindparam("sop_uid")
+)
+_ONE = select(literal(1).label("one")).subquery()
+_KNOWN = (  # one row at least: whether the UID was rejected, and its versions so far, oldest first
+    select(instances.c.id, instances.c.sha256, instances.c.version, _RULED_OUT.scalar_subquery().label("code"))
+    .select_from(_ONE.outerjoin(instances, instances.c.sop_instance_uid == bindparam("sop_uid")))
     .order_by(instances.c.version)
 )
 _INSERT = instances.insert().returning(instances.c.id)
@@ -62,28 +68,33 @@ _REOPEN = update(studies).where(studies.c.study_uid == bindparam("for_study")).v
 def admit(connection: Connection, received: ReceivedInstance, complete_after_s: float) -> Admission:
     """Write what was received and queue what follows from it. The same bytes again change nothing."""
     study = _touch_study(connection, received)  # first: its row lock puts admissions of one study in a line
-    known = connection.execute(_KNOWN, {"sop_uid": received.sop_instance_uid}).all()
+    found = connection.execute(
+        _KNOWN, {"sop_uid": received.sop_instance_uid, "for_study": received.study_instance_uid}
+    ).all()
+    known = [row for row in found if row.id is not None]
     for row in known:
         if row.sha256 == received.sha256:
-            note(connection, received.study_instance_uid, "instance_resent", "The same bytes came again.", row.id)
+            text = "The same bytes came again" + ("; newer ones stand." if row.version < known[-1].version else ".")
+            note(connection, received.study_instance_uid, "instance_resent", text, row.id)
             return Admission(row.id, AdmissionOutcome.RESENT)
     version = known[-1].version + 1 if known else 1
+    is_rejected = found[0].code in WITHDRAWING
     instance_id = _insert_instance(connection, received, version)
-    _note_receipt(connection, received, instance_id, version)
+    _note_receipt(connection, received, instance_id, version, is_rejected)
     _check_patient(connection, received, study, version)
     if received.disposition is Disposition.REJECTION_NOTE:
         reject(connection, received.study_instance_uid, received.rejection, received.rejects)
-    elif received.disposition is Disposition.ANALYSE and not is_rejected(connection, received.sop_instance_uid):
+    elif received.disposition is Disposition.ANALYSE and not is_rejected:
         _queue(connection, received, instance_id, complete_after_s)
     return Admission(instance_id, AdmissionOutcome.UID_CONFLICT if known else AdmissionOutcome.NEW)
 
 
 def _check_patient(connection: Connection, received: ReceivedInstance, study: Row[Any], version: int) -> None:
     """One patient a study. Most instances name the one that the study names already, and nothing is to be done."""
-    if received.disposition in (Disposition.OWN_RESULT, Disposition.REJECTION_NOTE):
+    if received.disposition in NOBODYS:
         return
     agrees = received.patient_digest in ("", study.patient_digest)
-    if not agrees or study.hold or (version > 1 and study.patient_digest):
+    if not agrees or study.hold or version > 1:
         settle(connection, received.study_instance_uid)
 
 
@@ -98,6 +109,7 @@ def _touch_study(connection: Connection, received: ReceivedInstance) -> Row[Any]
             "is_prior": received.disposition is Disposition.PRIOR,
             "first_received_at": moment,
             "last_received_at": moment,
+            "patient_digest": "" if received.disposition in NOBODYS else received.patient_digest,
         },
     ).one()
 
@@ -111,7 +123,11 @@ def _touch(dialect: str, own: bool) -> ReturningInsert[Any]:
     else:
         statement = sqlite_insert(studies)
         newest = func.max(statement.excluded.last_received_at, studies.c.last_received_at)
-    values = {"last_received_at": studies.c.last_received_at if own else newest}
+    known = studies.c.patient_digest
+    values = {
+        "last_received_at": studies.c.last_received_at if own else newest,
+        "patient_digest": case((known == "", statement.excluded.patient_digest), else_=known),
+    }
     upsert = statement.on_conflict_do_update(index_elements=[studies.c.study_uid], set_=values)
     return upsert.returning(studies.c.patient_digest, studies.c.hold)
 
@@ -142,16 +158,19 @@ def _insert_instance(connection: Connection, received: ReceivedInstance, version
     return int(row.scalar_one())
 
 
-def _note_receipt(connection: Connection, received: ReceivedInstance, instance_id: int, version: int) -> None:
+def _note_receipt(
+    connection: Connection, received: ReceivedInstance, instance_id: int, version: int, is_rejected: bool
+) -> None:
     origin = f"from {received.calling_ae_title} at {received.peer_address}"
     reasons = {
         Disposition.ANALYSE: "queued for analysis",
         Disposition.PRIOR: "an older study: kept as a prior, not flagged",
         Disposition.OWN_RESULT: "one of our own results: kept, not analysed",
         Disposition.NOT_AN_IMAGE: "not an image: kept, not analysed",
-        Disposition.REJECTION_NOTE: "a rejection note: what it names counts no more",
+        Disposition.REJECTION_NOTE: "a rejection note",
     }
-    text = f"{received.modality or 'An instance'} {origin}; {reasons[received.disposition]}."
+    reason = "rejected before it came: kept, not analysed" if is_rejected else reasons[received.disposition]
+    text = f"{received.modality or 'An instance'} {origin}; {reason}."
     note(connection, received.study_instance_uid, "instance_received", text, instance_id)
     if version > 1:
         text = f"Other bytes came under an existing SOP Instance UID; kept beside the first as version {version}."

@@ -10,7 +10,19 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
-from ledger import commitments, history, intake, leaving, outcomes, proofs, revisions, views, work
+from ledger import (
+    commitments,
+    deliveries,
+    history,
+    intake,
+    leaving,
+    outcomes,
+    proofs,
+    revisions,
+    statements,
+    views,
+    work,
+)
 from ledger.codec import instance_ref
 from ledger.commitments import Commitment, CommitmentAnswer
 from ledger.database import migrate, open_engine, transaction
@@ -147,7 +159,7 @@ class Ledger:
     def study_findings(self, job: Job) -> StudyFindings | None:
         """What a report job may say; None when there is nothing (new) to say."""
         with self._read() as connection:
-            return outcomes.study_findings(connection, job)
+            return statements.study_findings(connection, job)
 
     def finish_report(
         self,
@@ -169,7 +181,7 @@ class Ledger:
 
     def undelivered(self, job: Job) -> list[StoredObject]:
         with self._read() as connection:
-            return outcomes.undelivered(connection, job)
+            return deliveries.undelivered(connection, job)
 
     def evidence(self, report_id: int) -> Evidence:
         """What a report rests on: the instances, and the hashes that the analysis computed of what it decoded."""
@@ -188,7 +200,7 @@ class Ledger:
 
     def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
         with self._write() as connection:
-            outcomes.record_delivery(connection, job, outcome)
+            deliveries.record_delivery(connection, job, outcome)
             if outcome.stopped:
                 leaving.note_stopped(connection, job, outcome.reason)
 
@@ -288,11 +300,17 @@ class Ledger:
         self._wake.call(Stage.REPORT)
         return queued
 
+    def to_recall(self, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> list[str]:
+        """The studies that `recall` would withdraw now, by Study Instance UID."""
+        with self._read() as connection:
+            return revisions.to_recall(connection, study_uid, model)
+
     def look_again(self, study_uid: str, cause: str) -> int:
         """Queue the study's images for analysis and a new report; how many images."""
         with self._write() as connection:
             queued = revisions.look_again(connection, study_uid, cause)
-        self._wake.call(Stage.ANALYSE)
+        if queued:
+            self._wake.call(Stage.ANALYSE)
         return queued
 
     def patient_digest(self, *identity: str) -> str:
@@ -323,7 +341,7 @@ class Ledger:
 
     def study_instances(self, study_instance_uid: str) -> list[InstanceResults]:
         with self._read() as connection:
-            return outcomes.looked_at(connection, study_instance_uid, routed_only=False)
+            return statements.looked_at(connection, study_instance_uid, routed_only=False)
 
     def study_objects(self, study_instance_uid: str) -> list[ObjectDelivery]:
         with self._read() as connection:

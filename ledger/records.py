@@ -312,6 +312,7 @@ class StudyFindings:
     predecessors: tuple[SentReference, ...] = ()
     volumes: tuple[VolumeFinding, ...] = ()  # of slice models; filled in by the report role
     withdrawal_reason: str = ""  # of a WITHDRAWN report: a sentence for a reader
+    revision: int = 0  # how many reports of the study were made before: part of who its objects are
 
 
 @dataclass(frozen=True)
@@ -413,6 +414,7 @@ class NotificationState(StrEnum):
     WAITING = "waiting"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    NOT_NEEDED = "not_needed"  # its report was overtaken before the adapter heard of it
 
 
 @dataclass(frozen=True)

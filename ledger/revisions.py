@@ -5,24 +5,42 @@ from sqlalchemy import Connection, exists, func, select, update
 from ledger.database import db_now
 from ledger.history import note
 from ledger.records import Disposition, ReportKind, Stage
-from ledger.standing import queue_report, standing
+from ledger.standing import lock_study, standing
 from ledger.states import JobState
+from ledger.succession import last_report, queue_report
 from ledger.tables import jobs, report_models, reports, studies
 from ledger.work import UNFINISHED
 
 
 def recall(connection: Connection, cause: str, study_uid: str | None, model: tuple[str, str | None] | None) -> int:
     """Queue a withdrawal of the newest report of one study, or of all that rest on a model. Returns how many."""
-    found = _to_recall(connection, study_uid, model)
-    for uid in found:
-        note(connection, uid, "report_recalled", f"A person recalled the report: {cause}")
-        queue_report(connection, uid, ReportKind.WITHDRAWN, cause)
-    return len(found)
+    return sum(_recall(connection, uid, cause) for uid in to_recall(connection, study_uid, model))
 
 
-def _to_recall(connection: Connection, study_uid: str | None, model: tuple[str, str | None] | None) -> list[str]:
+def _recall(connection: Connection, study_uid: str, cause: str) -> bool:
+    lock_study(connection, study_uid)
+    last = last_report(connection, study_uid)
+    if last is None or last.kind == ReportKind.WITHDRAWN:
+        return False
+    queued = queue_report(connection, study_uid, ReportKind.WITHDRAWN, cause)
+    if queued:
+        note(connection, study_uid, "report_recalled", f"A person recalled the report: {cause}")
+    return queued
+
+
+def to_recall(connection: Connection, study_uid: str | None, model: tuple[str, str | None] | None) -> list[str]:
+    """Study Instance UIDs of the one study, or of those whose newest report rests on a model (name, version or all).
+
+    A study whose report is withdrawn, or about to be, is not among them.
+    """
     newest = select(func.max(reports.c.id)).group_by(reports.c.study_uid)
-    query = select(reports.c.study_uid).where(reports.c.id.in_(newest), reports.c.kind != ReportKind.WITHDRAWN)
+    coming = exists().where(
+        jobs.c.study_uid == reports.c.study_uid,
+        jobs.c.stage == Stage.REPORT,
+        jobs.c.report_kind == ReportKind.WITHDRAWN,
+        jobs.c.state.in_(UNFINISHED),
+    )
+    query = select(reports.c.study_uid).where(reports.c.id.in_(newest), reports.c.kind != ReportKind.WITHDRAWN, ~coming)
     if study_uid is not None:
         query = query.where(reports.c.study_uid == study_uid)
     if model is not None:
@@ -30,11 +48,13 @@ def _to_recall(connection: Connection, study_uid: str | None, model: tuple[str, 
         used = [report_models.c.report_id == reports.c.id, report_models.c.name == name]
         used += [report_models.c.version == version] if version is not None else []
         query = query.where(exists().where(*used))
-    return list(connection.execute(query.order_by(reports.c.id)).scalars())
+    return list(connection.execute(query.order_by(reports.c.study_uid)).scalars())
 
 
 def look_again(connection: Connection, study_uid: str, cause: str) -> int:
     """Queue every standing image of a study that does not wait already, and a final report. Returns how many."""
+    if lock_study(connection, study_uid) is None:
+        return 0
     coming = set(
         connection.execute(
             select(jobs.c.instance_id).where(
@@ -45,23 +65,28 @@ def look_again(connection: Connection, study_uid: str, cause: str) -> int:
     rows = [row for row in standing(connection, study_uid) if row.disposition == Disposition.ANALYSE]
     again = [row.id for row in rows if row.id not in coming]
     for instance_id in again:
-        connection.execute(
-            jobs.insert().values(
-                stage=Stage.ANALYSE,
-                state=JobState.QUEUED,
-                study_uid=study_uid,
-                instance_id=instance_id,
-                rank=1,
-                queued_at=db_now(),
-                due_at=db_now(),
-                attempts=0,
-                generation=0,
-                reason="",
-                cause=cause,
-            )
-        )
+        _queue_again(connection, study_uid, instance_id, cause)
     if again:
-        note(connection, study_uid, "looked_at_again", f"{len(again)} images are looked at again: {cause}")
+        count = "1 image is" if len(again) == 1 else f"{len(again)} images are"
+        note(connection, study_uid, "looked_at_again", f"{count} looked at again: {cause}")
         connection.execute(update(studies).where(studies.c.study_uid == study_uid).values(completed_at=None))
         queue_report(connection, study_uid, ReportKind.FINAL, cause)
     return len(again)
+
+
+def _queue_again(connection: Connection, study_uid: str, instance_id: int, cause: str) -> None:
+    connection.execute(
+        jobs.insert().values(
+            stage=Stage.ANALYSE,
+            state=JobState.QUEUED,
+            study_uid=study_uid,
+            instance_id=instance_id,
+            rank=1,
+            queued_at=db_now(),
+            due_at=db_now(),
+            attempts=0,
+            generation=0,
+            reason="",
+            cause=cause,
+        )
+    )

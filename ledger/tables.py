@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -97,8 +98,8 @@ jobs = Table(
 rejections = Table(
     "rejections",
     metadata,
+    Column("study_uid", Uid, primary_key=True),  # a note speaks for the study that it lies in
     Column("sop_instance_uid", Uid, primary_key=True),
-    Column("study_uid", Uid, nullable=False, index=True),
     Column("code", String(16), nullable=False),  # code value of the note's document title
     Column("rejected_at", Double, nullable=False),
 )
@@ -113,6 +114,7 @@ results = Table(
     Column("priority", String(16)),
     Column("body", Text, nullable=False),  # records.ImageResult as JSON
     Column("created_at", Double, nullable=False),
+    Column("withdrawn", Boolean, nullable=False, server_default=false()),  # said, and taken back
 )
 
 reports = Table(

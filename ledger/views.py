@@ -21,9 +21,10 @@ from ledger.records import (
     TriagePriority,
     WorklistEntry,
 )
+from ledger.standing import counts_now
 from ledger.states import JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
-from ledger.work import OUTWARD, UNFINISHED
+from ledger.work import OUTWARD, UNFINISHED, of_held_study
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def worklist(connection: Connection, since: datetime | None, include_hidden: boo
     parts = _StudyParts(connection, uids)
     entries = [parts.entry(row) for row in rows]
     if not include_hidden:
-        entries = [entry for entry in entries if entry.priority or entry.pending or entry.is_prior]
+        entries = [entry for entry in entries if entry.priority or entry.pending or entry.is_prior or entry.hold]
     return sorted(entries, key=_urgency)
 
 
@@ -96,7 +97,10 @@ class _StudyParts:
         )
         self._results = _grouped(
             connection.execute(
-                select(results.c.study_uid, results.c.body).where(results.c.study_uid.in_(uids)).order_by(results.c.id)
+                select(results.c.study_uid, results.c.body)
+                .join(instances, instances.c.id == results.c.instance_id)
+                .where(results.c.study_uid.in_(uids), ~results.c.withdrawn, counts_now())
+                .order_by(results.c.id)
             )
         )
         self._pending = _grouped(
@@ -268,6 +272,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "studies": (studies.c.priority,),
         "deliveries": (deliveries.c.destination, deliveries.c.state),
         "proofs": (deliveries.c.destination, deliveries.c.proof),
+        "holds": (studies.c.hold != "",),
     }
     counted = {
         name: {
@@ -280,9 +285,12 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def oldest_job_age_s(connection: Connection) -> float | None:
-    """Seconds for which the oldest due analysis or report has waited or run; None when there is none."""
+    """Seconds for which the oldest due analysis or report has waited or run; None when there is none.
+
+    A held study waits for a person, not for us.
+    """
     due = select(func.min(jobs.c.due_at)).where(
-        jobs.c.state.in_(UNFINISHED), jobs.c.stage.not_in(OUTWARD), jobs.c.due_at <= db_now()
+        jobs.c.state.in_(UNFINISHED), jobs.c.stage.not_in(OUTWARD), jobs.c.due_at <= db_now(), ~of_held_study()
     )
     age = connection.execute(select(db_now() - due.scalar_subquery())).scalar()
     return None if age is None else max(0.0, float(age))
@@ -292,7 +300,7 @@ def oldest_delivery_ages_s(connection: Connection) -> dict[str, float]:
     """Seconds for which each destination's oldest report has waited for it, retries included."""
     rows = connection.execute(
         select(jobs.c.destination, db_now() - func.min(jobs.c.queued_at))
-        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage == Stage.DELIVER)
+        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage == Stage.DELIVER, ~of_held_study())
         .group_by(jobs.c.destination)
     )
     return {row[0]: max(0.0, float(row[1])) for row in rows}

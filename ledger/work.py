@@ -9,7 +9,8 @@ from ledger.codec import dump_result, instance_ref, job_record
 from ledger.database import db_now
 from ledger.errors import LeaseLost
 from ledger.history import note
-from ledger.records import DeliveryState, ImageResult, Job, ReportKind, ResultStatus, Stage, TriagePriority
+from ledger.records import DeliveryState, ImageResult, Job, Proof, ReportKind, ResultStatus, Stage, TriagePriority
+from ledger.standing import lock_study, stands
 from ledger.states import JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
 
@@ -25,8 +26,13 @@ def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]
     if stage is Stage.REPORT:
         wanted.append(or_(jobs.c.report_kind != ReportKind.FINAL, ~_analysis_pending()))
     if stage in (Stage.REPORT, Stage.DELIVER, Stage.NOTIFY):
-        wanted.append(~exists().where(studies.c.study_uid == jobs.c.study_uid, studies.c.hold != ""))
+        wanted.append(~of_held_study())
     return wanted
+
+
+def of_held_study() -> ColumnElement[bool]:
+    """A condition on rows of `jobs`: nothing of its study may leave."""
+    return exists().where(studies.c.study_uid == jobs.c.study_uid, studies.c.hold != "")
 
 
 def claim(
@@ -108,6 +114,9 @@ def end(connection: Connection, job: Job, event: JobEvent, reason: str = "", del
 
 
 def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None:
+    """Give a held job back. A final report gives way to a newer one that waits already."""
+    if job.report_kind is ReportKind.FINAL:
+        lock_study(connection, job.study_instance_uid)  # an admission may be about to queue a newer one
     if job.report_kind is ReportKind.FINAL and _superseded(connection, job):
         end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
         return
@@ -173,6 +182,8 @@ def record_results(connection: Connection, job: Job, found: tuple[ImageResult, .
     candidates += [result.priority for result in found if result.priority is not None]
     after = min(candidates, key=lambda priority: priority.rank, default=None)
     if after is not None and after != before:
+        if not stands(connection, job.instance.instance_id):  # corrected or rejected while it was looked at
+            return TriagePriority(before) if before else None
         connection.execute(update(studies).where(studies.c.study_uid == study_uid).values(priority=after))
     return after
 
@@ -182,6 +193,12 @@ def release(connection: Connection, job_id: int) -> Stage | None:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.PARKED)).first()
     if row is None:
         return None
+    if row.report_kind == ReportKind.FINAL:
+        lock_study(connection, row.study_uid)
+        if connection.execute(select(final_report_waits(row.study_uid))).scalar():
+            values = {"state": JobState.SUCCEEDED, "reason": "A newer final report waits.", "finished_at": db_now()}
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+            return Stage.REPORT
     connection.execute(
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.state == JobState.PARKED)
@@ -206,11 +223,13 @@ def hurry(connection: Connection, destination: str) -> None:
 def redirect(connection: Connection, old: str, new: str) -> int:
     """Send what waits, or was parked, for the destination `old` to `new` instead. Returns how many jobs moved."""
     there = select(deliveries.c.object_id).where(deliveries.c.destination == new)
-    theirs = and_(deliveries.c.destination == old, deliveries.c.state != DeliveryState.DELIVERED)
+    _stop_asking(connection, old)
+    still_to_go = (DeliveryState.WAITING, DeliveryState.REFUSED)  # what was overtaken goes nowhere
+    theirs = and_(deliveries.c.destination == old, deliveries.c.state.in_(still_to_go))
     connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
     connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
     movable = and_(
-        jobs.c.stage.in_((Stage.DELIVER, Stage.PROVE)),
+        jobs.c.stage == Stage.DELIVER,
         jobs.c.destination == old,
         jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
     )
@@ -226,6 +245,23 @@ def redirect(connection: Connection, old: str, new: str) -> int:
     return len(moved)
 
 
+def _stop_asking(connection: Connection, old: str) -> None:
+    """Nobody is left to ask whether it holds what it accepted."""
+    asked = and_(
+        deliveries.c.destination == old,
+        deliveries.c.state == DeliveryState.DELIVERED,
+        deliveries.c.proof == Proof.WAITING,
+    )
+    text = "The destination was replaced before it was asked."
+    connection.execute(update(deliveries).where(asked).values(proof=Proof.UNPROVEN, proof_text=text))
+    idle = jobs.c.state.in_((JobState.QUEUED, JobState.PARKED))
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.stage == Stage.PROVE, jobs.c.destination == old, idle)
+        .values(state=JobState.SUCCEEDED, finished_at=db_now(), reason=text)
+    )
+
+
 def expire(connection: Connection, max_attempts: int, owner_prefix: str | None = None) -> dict[Stage, int]:
     """Take back jobs whose lease ran out, or whose owner is known to be dead. Returns how many, by stage.
 
@@ -238,6 +274,8 @@ def expire(connection: Connection, max_attempts: int, owner_prefix: str | None =
     ).scalars()
     count: dict[Stage, int] = {}
     for job in _read_claimed(connection, list(ids)):
+        if job.report_kind is ReportKind.FINAL:
+            lock_study(connection, job.study_instance_uid)  # an admission may be about to queue a newer one
         if job.attempt >= max_attempts and job.stage not in OUTWARD:
             reason = f"Stopped after {job.attempt} attempts: the worker died each time it took this {job.stage} job."
             end(connection, job, JobEvent.ATTEMPTS_EXHAUSTED, reason)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ledger.outcomes import statement_of
 from ledger.records import ImageResult, ReportKind, TriagePriority
+from ledger.statements import statement_of
 from tests.support.mr import slice_result
 from tests.support.records import judged, refused
 

@@ -1,0 +1,143 @@
+"""What leaves: a report's objects for each destination, and what the destination answered."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, select, update
+
+from ledger.database import db_now
+from ledger.history import note
+from ledger.proofs import stored_object
+from ledger.records import (
+    DeliveryOutcome,
+    DeliveryState,
+    Job,
+    NotificationState,
+    Proof,
+    ReportKind,
+    Stage,
+    StoredObject,
+    StudyFindings,
+)
+from ledger.states import JobState
+from ledger.tables import deliveries, jobs, notifications, objects, reports
+
+
+def queue_delivery(
+    connection: Connection, report_id: int, findings: StudyFindings, destination: str, uids: Sequence[str]
+) -> None:
+    """Queue some of a report's objects, by SOP Instance UID, for one destination."""
+    wanted = select(objects.c.id).where(objects.c.report_id == report_id, objects.c.sop_instance_uid.in_(uids))
+    for object_id in connection.execute(wanted.order_by(objects.c.id)).scalars().all():
+        connection.execute(
+            deliveries.insert().values(
+                object_id=object_id,
+                destination=destination,
+                state=DeliveryState.WAITING,
+                reason="",
+                tries=0,
+                changed_at=db_now(),
+            )
+        )
+    connection.execute(jobs.insert().values(**_outward(Stage.DELIVER, report_id, findings, destination)))
+
+
+def queue_notification(connection: Connection, report_id: int, findings: StudyFindings, adapter: str) -> None:
+    """Queue a report for one adapter to tell of."""
+    connection.execute(
+        notifications.insert().values(
+            report_id=report_id,
+            adapter=adapter,
+            state=NotificationState.WAITING,
+            reason="",
+            tries=0,
+            changed_at=db_now(),
+        )
+    )
+    connection.execute(jobs.insert().values(**_outward(Stage.NOTIFY, report_id, findings, adapter)))
+
+
+def _outward(stage: Stage, report_id: int, findings: StudyFindings, destination: str) -> dict[str, object]:
+    return {
+        "stage": stage,
+        "state": JobState.QUEUED,
+        "study_uid": findings.study_instance_uid,
+        "report_id": report_id,
+        "destination": destination,
+        "rank": 0 if findings.kind is ReportKind.WITHDRAWN else findings.priority.rank,
+        "queued_at": db_now(),
+        "due_at": db_now(),
+        "attempts": 0,
+        "generation": 0,
+        "reason": "",
+    }
+
+
+def undelivered(connection: Connection, job: Job) -> list[StoredObject]:
+    """The report's objects that the job's destination has not yet accepted, in the order they were made.
+
+    After a person released a parked job, objects refused before are among them.
+    """
+    rows = connection.execute(
+        select(objects, reports.c.priority)
+        .join(reports, reports.c.id == objects.c.report_id)
+        .join(
+            deliveries,
+            and_(deliveries.c.object_id == objects.c.id, deliveries.c.destination == job.destination),
+        )
+        .where(
+            objects.c.report_id == job.report_id,
+            deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED)),
+        )
+        .order_by(objects.c.id)
+    )
+    return [stored_object(row) for row in rows]
+
+
+def record_delivery(connection: Connection, job: Job, outcome: DeliveryOutcome) -> None:
+    """What the destination answered for one object. Kept even if the lease was lost: it is a fact.
+
+    What was overtaken while it was under way is not tried again; that it arrived all the same is kept.
+    """
+    arrived = outcome.state is DeliveryState.DELIVERED
+    closed = (DeliveryState.DELIVERED,) if arrived else (DeliveryState.DELIVERED, DeliveryState.NOT_NEEDED)
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.object_id == outcome.object_id,
+            deliveries.c.destination == job.destination,
+            deliveries.c.state.not_in(closed),
+        )
+        .values(
+            state=outcome.state,
+            status=outcome.status,
+            reason=outcome.reason,
+            tries=deliveries.c.tries + 1,
+            changed_at=db_now(),
+            context=outcome.context,
+            proof=Proof.WAITING if arrived else Proof.NONE,
+        )
+    )
+    if arrived:
+        _others_of_choice(connection, job, outcome.object_id)
+    answer = "no answer" if outcome.status is None else f"status 0x{outcome.status:04X}"
+    text = f"{job.destination}: {outcome.state}, {answer}{': ' + outcome.reason if outcome.reason else ''}"
+    note(connection, job.study_instance_uid, f"delivery_{outcome.state}", text, None, job.job_id)
+
+
+def _others_of_choice(connection: Connection, job: Job, object_id: int) -> None:
+    """One object of a choice was accepted: its siblings stay here, whatever happens to this process next."""
+    one = connection.execute(select(objects.c.report_id, objects.c.choice).where(objects.c.id == object_id)).one()
+    if not one.choice:
+        return
+    siblings = select(objects.c.id).where(
+        objects.c.report_id == one.report_id, objects.c.choice == one.choice, objects.c.id != object_id
+    )
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.object_id.in_(siblings),
+            deliveries.c.destination == job.destination,
+            deliveries.c.state != DeliveryState.DELIVERED,
+        )
+        .values(state=DeliveryState.NOT_NEEDED, reason="The destination accepted another form of it.")
+    )

@@ -1,0 +1,190 @@
+"""What a report of a study may say now, and whether that is news."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from ledger.codec import instance_ref, load_result, moment
+from ledger.records import (
+    Finding,
+    ImageResult,
+    InstanceRef,
+    InstanceResults,
+    Job,
+    ReportKind,
+    ResultStatus,
+    StudyFindings,
+    TriagePriority,
+    most_urgent,
+)
+from ledger.standing import patients_of, said_of, standing
+from ledger.succession import last_report, references, rests_on_what_stands
+from ledger.tables import instances, objects, report_sources, reports, results, studies
+
+
+def looked_at(connection: Connection, study_uid: str, *, routed_only: bool) -> list[InstanceResults]:
+    """The study's instances in order of receipt, each with its results.
+
+    routed_only: those that count now (`ledger.standing`), that a model was meant for and whose results were not
+    withdrawn; else everything.
+    """
+    every = select(instances).where(instances.c.study_uid == study_uid).order_by(instances.c.id)
+    rows = standing(connection, study_uid) if routed_only else connection.execute(every).all()
+    refs: dict[int, InstanceRef] = {row.id: instance_ref(row) for row in rows}
+    said: dict[int, list[ImageResult]] = {instance_id: [] for instance_id in refs}
+    for row in connection.execute(select(results).where(results.c.study_uid == study_uid).order_by(results.c.id)):
+        result = load_result(row.body)
+        silent = row.withdrawn or result.status is ResultStatus.NOT_APPLICABLE
+        if row.instance_id in said and not (routed_only and silent):
+            said[row.instance_id].append(result)
+    return [
+        InstanceResults(refs[instance_id], tuple(found))
+        for instance_id, found in said.items()
+        if found or not routed_only
+    ]
+
+
+def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
+    """What this report job may say; None when no model was meant for the study or nothing new is to be said."""
+    study_uid = job.study_instance_uid
+    kind = job.report_kind or ReportKind.FINAL
+    last = last_report(connection, study_uid)
+    if kind is ReportKind.WITHDRAWN:
+        return _withdrawal(connection, job, last)
+    looked = looked_at(connection, study_uid, routed_only=True)
+    said = [result for item in looked for result in item.results]
+    if not said:
+        return None
+    priority = most_urgent([result.priority for result in said if result.priority is not None])
+    if last is not None and _is_said(connection, last, looked, statement_now(connection, study_uid, looked, kind)):
+        return None
+    if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said(last)):
+        return None
+    newest = select(func.max(results.c.created_at)).where(results.c.study_uid == study_uid)
+    moments = [connection.execute(newest).scalar_one(), *([last.created_at] if last is not None else [])]
+    return StudyFindings(
+        study_instance_uid=study_uid,
+        kind=kind,
+        priority=priority,
+        looked_at=tuple(looked),
+        reported_at=moment(max(moments)),
+        predecessors=references(connection, last.id) if last is not None else (),
+        revision=_reports_made(connection, study_uid),
+    )
+
+
+def high_is_said(last: Row[Any] | None) -> bool:
+    """Whether the last report says HIGH already."""
+    return last is not None and last.priority == TriagePriority.HIGH
+
+
+def _is_said(connection: Connection, last: Row[Any], looked: Sequence[InstanceResults], statement: str) -> bool:
+    """Whether the last report says the same of the same images.
+
+    A provisional one, whose evidence is empty, may rest on fewer, but not on any that count no more.
+    """
+    if last.statement != statement:
+        return False
+    if last.evidence:
+        return bool(last.evidence == evidence_of(looked))
+    return rests_on_what_stands(connection, last.id, last.study_uid)
+
+
+def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> StudyFindings | None:
+    """A report that takes back the last one; None where there is none, or it was taken back before."""
+    if last is None or last.kind == ReportKind.WITHDRAWN:
+        return None
+    sources = select(report_sources.c.instance_id).where(report_sources.c.report_id == last.id)
+    ids = set(connection.execute(sources).scalars())
+    every = looked_at(connection, job.study_instance_uid, routed_only=False)
+    return StudyFindings(
+        study_instance_uid=job.study_instance_uid,
+        kind=ReportKind.WITHDRAWN,
+        priority=TriagePriority.NOT_ASSESSED,
+        looked_at=tuple(item for item in every if item.instance.instance_id in ids),
+        reported_at=job.queued_at,
+        predecessors=references(connection, last.id),
+        withdrawal_reason=job.cause,
+        revision=_reports_made(connection, job.study_instance_uid),
+    )
+
+
+def _reports_made(connection: Connection, study_uid: str) -> int:
+    count = select(func.count()).select_from(reports).where(reports.c.study_uid == study_uid)
+    return int(connection.execute(count).scalar_one())
+
+
+def why_outdated(connection: Connection, findings: StudyFindings) -> str:
+    """Why a report that was being made must not leave; empty when it still says what is true. Study locked.
+
+    It was written outside of any transaction: meanwhile an image may have been corrected or rejected, the study held,
+    or another report made.
+    """
+    study_uid = findings.study_instance_uid
+    if connection.execute(select(studies.c.hold).where(studies.c.study_uid == study_uid)).scalar():
+        return "The study was held while its report was made."
+    counting = said_of(connection, study_uid)
+    told = {item.instance.instance_id for item in findings.looked_at}
+    if findings.kind is not ReportKind.WITHDRAWN and not told <= counting:
+        return "Images were corrected, rejected or withdrawn while the report was made."
+    last = last_report(connection, study_uid)
+    named = {reference.sop_instance_uid for reference in findings.predecessors}
+    now = {reference.sop_instance_uid for reference in references(connection, last.id)} if last is not None else set()
+    made = select(objects.c.sop_instance_uid).where(objects.c.report_id == (last.id if last is not None else None))
+    if bool(named) != bool(now) or not named <= set(connection.execute(made).scalars()):
+        return "Another report of the study was made in the meantime."
+    return ""
+
+
+def evidence_of(looked: Sequence[InstanceResults]) -> str:
+    """A hash of the instances that a report rests on, by their bytes."""
+    names = sorted(f"{item.instance.sop_instance_uid} {item.instance.sha256}" for item in looked)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def statement_now(connection: Connection, study_uid: str, looked: Sequence[InstanceResults], kind: ReportKind) -> str:
+    """`statement_of` for a study as it stands."""
+    if kind is ReportKind.WITHDRAWN:
+        return "withdrawn"
+    said = [result for item in looked for result in item.results]
+    priority = most_urgent([result.priority for result in said if result.priority is not None])
+    return statement_of(said, priority, kind, patients_of(standing(connection, study_uid)))
+
+
+def statement_of(
+    said: Sequence[ImageResult],
+    priority: TriagePriority,
+    kind: ReportKind = ReportKind.FINAL,
+    patients: Sequence[str] = (),
+) -> str:
+    """A hash of what a report says: priority, each finding's presence, whether anything was not judged, by which
+    models under which settings, and of whom.
+
+    Of slices a final report also says how many they are and what they mark: every one that comes later changes the
+    volume. A provisional one is silent about them.
+    """
+    presence: dict[str, str] = {}
+    order = ("present", "undetermined", "absent")
+    for result in said:
+        for finding in result.findings:
+            now = _presence(finding)
+            presence[finding.label] = min(presence.get(finding.label, now), now, key=order.index)
+    unjudged = any(result.status is not ResultStatus.ANALYSED for result in said)
+    models = sorted({result.model.digest for result in said if result.model})
+    settings = sorted({result.settings_hash for result in said})
+    statement: list[object] = [priority, presence, unjudged, models, settings, sorted(patients)]
+    slices = [result for result in said if result.model and result.model.volume_rule]
+    if slices and kind is ReportKind.FINAL:
+        statement.append([len(slices), *sorted(mask.pixels for result in slices for mask in result.masks)])
+    text = json.dumps(statement, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _presence(finding: Finding) -> str:
+    """As the reports code it: present stays present however much the passes disagree."""
+    if finding.present:
+        return "present"
+    return "undetermined" if finding.in_doubt else "absent"

@@ -1,0 +1,181 @@
+"""How one report follows another: which was said last, which was overtaken before it left, which is to come."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy.sql import ColumnElement
+
+from ledger.database import db_now
+from ledger.history import note
+from ledger.records import DeliveryState, NotificationState, ReportKind, SentReference, Stage
+from ledger.standing import standing
+from ledger.states import JobState
+from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports
+
+
+def may_be_there() -> ColumnElement[bool]:
+    """A condition on rows of `deliveries`: accepted, or sent without an answer, which may have been accepted."""
+    unanswered = and_(deliveries.c.tries > 0, deliveries.c.status.is_(None))
+    return or_(deliveries.c.state == DeliveryState.DELIVERED, unanswered)
+
+
+def _alive() -> ColumnElement[bool]:
+    """There, or on its way there."""
+    return or_(deliveries.c.state != DeliveryState.NOT_NEEDED, may_be_there())
+
+
+def last_report(connection: Connection, study_uid: str) -> Row[Any] | None:
+    """The newest report that was not overtaken before any of it left; None when there is none.
+
+    A report that no destination wanted was made and counts: it is not made twice.
+    """
+    rows = connection.execute(select(reports).where(reports.c.study_uid == study_uid).order_by(reports.c.id.desc()))
+    return next((row for row in rows.all() if not _was_overtaken(connection, row.id)), None)
+
+
+def _was_overtaken(connection: Connection, report_id: int) -> bool:
+    theirs = select(objects.c.id).where(objects.c.report_id == report_id)
+    sent = select(deliveries.c.object_id).where(deliveries.c.object_id.in_(theirs))
+    if connection.execute(sent.limit(1)).first() is None:
+        return False
+    if connection.execute(sent.where(_alive()).limit(1)).first() is not None:
+        return False
+    leaving = select(jobs.c.id).where(
+        jobs.c.report_id == report_id, jobs.c.stage == Stage.DELIVER, jobs.c.state == JobState.RUNNING
+    )
+    return connection.execute(leaving.limit(1)).first() is None
+
+
+def references(connection: Connection, report_id: int) -> tuple[SentReference, ...]:
+    """What a successor names as its predecessors: the report's objects that are, or will be, at a destination."""
+    sent = (
+        select(objects, deliveries.c.destination)
+        .join(deliveries, deliveries.c.object_id == objects.c.id)
+        .where(objects.c.report_id == report_id, _alive())
+        .order_by(objects.c.id, deliveries.c.destination)
+    )
+    rows = connection.execute(sent).all()
+    held: dict[int, list[str]] = {}
+    for row in rows:
+        held.setdefault(row.id, []).append(row.destination)
+    return tuple(
+        SentReference(
+            row.kind,
+            row.sop_class_uid,
+            row.sop_instance_uid,
+            row.series_uid,
+            destinations=tuple(held[row.id]),
+            preference=row.preference,
+        )
+        for row in {row.id: row for row in rows}.values()
+    )
+
+
+def destinations_reached(connection: Connection, study_uid: str) -> set[str]:
+    """Where anything of the study's reports is, or may be."""
+    query = (
+        select(deliveries.c.destination)
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .join(reports, reports.c.id == objects.c.report_id)
+        .where(reports.c.study_uid == study_uid, may_be_there())
+    )
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def overtake(connection: Connection, study_uid: str, why: str, *, everything: bool = False) -> int:
+    """What has not left yet of reports that are no longer true stays here. Returns how many deliveries were stopped.
+
+    No longer true: it rests on an instance that counts no more. everything: all reports of the study.
+    """
+    untrue = _reports_of(connection, study_uid) if everything else _untrue(connection, study_uid)
+    if not untrue:
+        return 0
+    theirs = select(objects.c.id).where(objects.c.report_id.in_(untrue))
+    waiting = and_(
+        deliveries.c.object_id.in_(theirs), deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED))
+    )
+    stopped = connection.execute(
+        update(deliveries)
+        .where(waiting)
+        .values(state=DeliveryState.NOT_NEEDED, reason=f"Overtaken before it left: {why}", changed_at=db_now())
+    ).rowcount
+    _silence(connection, untrue)
+    idle = and_(
+        jobs.c.report_id.in_(untrue),
+        jobs.c.stage.in_((Stage.DELIVER, Stage.NOTIFY)),
+        jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
+    )
+    connection.execute(
+        update(jobs).where(idle).values(state=JobState.SUCCEEDED, finished_at=db_now(), reason="overtaken")
+    )
+    if stopped:
+        note(connection, study_uid, "deliveries_overtaken", f"{stopped} deliveries stopped: {why}")
+    return stopped
+
+
+def _reports_of(connection: Connection, study_uid: str) -> list[int]:
+    return list(connection.execute(select(reports.c.id).where(reports.c.study_uid == study_uid)).scalars())
+
+
+def _untrue(connection: Connection, study_uid: str) -> list[int]:
+    stand = {row.id for row in standing(connection, study_uid)}
+    query = (
+        select(report_sources)
+        .join(reports, reports.c.id == report_sources.c.report_id)
+        .where(reports.c.study_uid == study_uid, reports.c.kind != ReportKind.WITHDRAWN)
+    )
+    return sorted({row.report_id for row in connection.execute(query) if row.instance_id not in stand})
+
+
+def _silence(connection: Connection, report_ids: list[int]) -> None:
+    """Adapters that have not heard of these reports do not hear of them any more."""
+    still_open = (NotificationState.WAITING, NotificationState.REFUSED)
+    connection.execute(
+        update(notifications)
+        .where(notifications.c.report_id.in_(report_ids), notifications.c.state.in_(still_open))
+        .values(state=NotificationState.NOT_NEEDED, changed_at=db_now())
+    )
+
+
+def rests_on_what_stands(connection: Connection, report_id: int, study_uid: str) -> bool:
+    """Whether every instance that a report rests on still counts."""
+    stand = {row.id for row in standing(connection, study_uid)}
+    rows = connection.execute(select(report_sources.c.instance_id).where(report_sources.c.report_id == report_id))
+    return all(instance_id in stand for instance_id in rows.scalars())
+
+
+def report_waits(study_uid: str, kind: ReportKind) -> ColumnElement[bool]:
+    """A condition on rows of `jobs`: a report of this kind is queued. Of final reports only one may be."""
+    return and_(
+        jobs.c.study_uid == study_uid,
+        jobs.c.stage == Stage.REPORT,
+        jobs.c.report_kind == kind,
+        jobs.c.state == JobState.QUEUED,
+    )
+
+
+def queue_report(connection: Connection, study_uid: str, kind: ReportKind, cause: str) -> bool:
+    """Queue one report of the study, due now; False when one of its kind waits already. Study locked.
+
+    One that waits is told the cause, unless it knows one.
+    """
+    waits = report_waits(study_uid, kind)
+    if connection.execute(select(jobs.c.id).where(waits).limit(1)).first() is not None:
+        connection.execute(update(jobs).where(waits, jobs.c.cause == "").values(cause=cause))
+        return False
+    connection.execute(
+        jobs.insert().values(
+            stage=Stage.REPORT,
+            state=JobState.QUEUED,
+            study_uid=study_uid,
+            report_kind=kind,
+            rank=0 if kind is ReportKind.WITHDRAWN else 2,
+            queued_at=db_now(),
+            due_at=db_now(),
+            attempts=0,
+            generation=0,
+            reason="",
+            cause=cause,
+        )
+    )
+    return True
