@@ -9,7 +9,7 @@ TRAIN_VENV := .venv-train
 PIP_QUIET := --quiet --disable-pip-version-check --no-input
 ARGS ?=
 
-.PHONY: help demo test test-train check format peers lock bench-inference bench-node clean
+.PHONY: help demo test test-train test-viewers check format peers lock bench-inference bench-node clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,11 +18,14 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly without `make peers`
-	@$(VENV)/bin/python -m pytest --ignore tests/train $(ARGS)
+	@$(VENV)/bin/python -m pytest --ignore tests/train --ignore tests/viewers $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
 	@$(TRAIN_VENV)/bin/python -m pytest -m train tests/train $(ARGS)
+
+test-viewers: $(VENV)/.viewers ## See real results in OHIF, Orthanc and chromium (needs `make peers`; ARGS="--pictures docs/images" keeps pictures)
+	@$(VENV)/bin/python -m pytest -m viewers tests/viewers $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, layers, spelling
 	$(VENV)/bin/ruff format --check .
@@ -38,7 +41,7 @@ format: $(VENV)/.dev ## Put the code into shape
 peers: ## Install the Debian packages that the tests use as peers (needs root or sudo)
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
 	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
-	    dcmtk dicom3tools orthanc postgresql > /dev/null
+	    dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium $$(command -v npm > /dev/null || echo npm) > /dev/null
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
 	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.inference $(ARGS)
@@ -54,7 +57,8 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	lock --extra cpu --extra openvino --extra validate -o requirements/openvino.txt; \
 	lock --extra cpu --extra postgres -o requirements/postgres.txt; \
 	lock --extra cpu --extra dev --extra openvino --extra postgres -o requirements/dev.txt; \
-	lock --extra cpu --extra dev --extra train -o requirements/train.txt
+	lock --extra cpu --extra dev --extra train -o requirements/train.txt; \
+	lock --extra viewers --constraint requirements/dev.txt -o requirements/viewers.txt
 
 clean: ## Remove what was built here
 	rm -rf $(VENV) $(TRAIN_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -73,6 +77,11 @@ $(VENV)/.runtime: requirements/cpu.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@echo "Installing what development and tests need ..."
 	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.viewers: requirements/viewers.txt $(VENV)/.dev
+	@echo "Installing what drives a browser ..."
+	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/viewers.txt
 	@touch $@
 
 $(TRAIN_VENV)/.train: requirements/train.txt pyproject.toml

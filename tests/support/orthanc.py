@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ from tests.support.peers import free_port, need
 from tests.support.waiting import wait_until
 
 AE_TITLE = "ORTHANC"
+PLUGINS = "/usr/share/orthanc/plugins"
 
 
 class Orthanc:
     """A fresh Orthanc in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plugins: Sequence[str] = ()) -> None:
+        """plugins: names of Debian's, such as "DicomWeb"."""
         folder.mkdir(parents=True)
         self.port, self.http_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
         self._program = need("Orthanc")
         self._config = folder / "orthanc.json"
         self._log = folder / "orthanc.log"
@@ -33,7 +38,7 @@ class Orthanc:
                     "HttpPort": self.http_port,
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
-                    "Plugins": [],
+                    "Plugins": [f"{PLUGINS}/libOrthanc{name}.so" for name in plugins],
                 }
             )
         )
@@ -69,3 +74,9 @@ class Orthanc:
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
+
+    def file(self, instance: str) -> BytesIO:
+        """One instance, by Orthanc's own name of it, as it is stored."""
+        answer = httpx.get(f"{self.url}/instances/{instance}/file", timeout=30)
+        answer.raise_for_status()
+        return BytesIO(answer.content)

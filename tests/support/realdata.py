@@ -8,9 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def data_folder() -> Path:
+    """OPENTRIAGE_DATA, else ../shared/data beside the repository; there may be none."""
+    return Path(os.environ.get("OPENTRIAGE_DATA") or ROOT.parent / "shared" / "data")
+
+
 def data_dir() -> Path:
-    """OPENTRIAGE_DATA, else ../shared/data beside the repository; skips the test when there is none."""
-    folder = Path(os.environ.get("OPENTRIAGE_DATA") or ROOT.parent / "shared" / "data")
+    """The folder of real images; skips the test when there is none."""
+    folder = data_folder()
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}: set OPENTRIAGE_DATA")
     return folder

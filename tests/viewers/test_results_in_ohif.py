@@ -1,0 +1,150 @@
+"""What a radiologist sees of the node's results in OHIF, a browser and an archive being the real ones."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.support.clinic import COLUMNS, PATCH, ROWS, Clinic
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+from tests.support.viewer import Box, Viewer  # noqa: E402
+
+pytestmark = [pytest.mark.viewers, pytest.mark.timeout(600)]
+REPORT, MEASUREMENTS, PICTURE, SEGMENTATION = "report (", "measurements (", "picture", "segmentation ("
+CELL = 512 / 7  # the detector answers in cells of the letterboxed picture
+Keep = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def reader(hospital: Clinic) -> Iterator[Viewer]:
+    with Viewer(hospital.viewer.url) as viewer:
+        yield viewer
+
+
+@pytest.fixture
+def keep(request: pytest.FixtureRequest, reader: Viewer) -> Keep:
+    """Keep the page as it is, when pictures are wanted."""
+    folder: Path | None = request.config.getoption("--pictures")
+
+    def kept(name: str) -> None:
+        if folder is not None:
+            reader.keep(folder / f"{name}.png")
+
+    return kept
+
+
+def open_study(reader: Viewer, hospital: Clinic, study_uid: str) -> None:
+    reader.open(study_uid, len(hospital.viewer.series_of(study_uid)))
+
+
+def on_screen(reader: Viewer, box: tuple[float, float, float, float], rows: int, columns: int) -> Box:
+    """Where (top, left, bottom, right) of the image lies in a viewport that shows the whole of it."""
+    height, width = reader.pixels().shape[:2]
+    scale = min(width / columns, height / rows)
+    x, y = (width - columns * scale) / 2, (height - rows * scale) / 2
+    top, left, bottom, right = box
+    return Box(x + left * scale, y + top * scale, x + right * scale, y + bottom * scale)
+
+
+def coloured(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the picture is not grey: (rows, columns)."""
+    return np.ptp(pixels.astype(int), axis=-1) > 24
+
+
+def test_the_text_report_is_readable(hospital: Clinic, reader: Viewer, keep: Keep) -> None:
+    open_study(reader, hospital, hospital.flagged)
+    reader.show(REPORT)
+    said = reader.text()
+    assert "AI PRIORITY: HIGH" in said
+    assert "Pneumonia: FLAGGED. Probability" in said
+    assert "For research use only" in said
+    assert "LOW" not in said
+    keep("ohif-report")
+
+
+def test_the_secondary_capture_shows_what_was_sent(hospital: Clinic, reader: Viewer, keep: Keep) -> None:
+    open_study(reader, hospital, hospital.flagged)
+    reader.show("OT ")
+    sent = Image.fromarray(hospital.viewer.file(hospital.flagged, "OT").pixel_array)
+    place = on_screen(reader, (0, 0, sent.height, sent.width), sent.height, sent.width)
+    shown = Image.fromarray(reader.pixels()).crop((place.left, place.top, place.right, place.bottom))
+    size = (160, 160)
+    pair = [np.asarray(one.resize(size, Image.Resampling.BOX), float).ravel() for one in (sent, shown)]
+    assert np.corrcoef(*pair)[0, 1] > 0.97
+    assert coloured(np.asarray(shown)).mean() > 0.01
+    keep("ohif-secondary-capture")
+
+
+def test_a_detectors_box_is_drawn_where_it_was_found_with_its_label(
+    hospital: Clinic, reader: Viewer, keep: Keep
+) -> None:
+    open_study(reader, hospital, hospital.limb)
+    reader.show(MEASUREMENTS)
+    (drawn,) = reader.boxes()
+    planted = on_screen(reader, PATCH, ROWS, COLUMNS)
+    cell = on_screen(reader, (0, 0, CELL, CELL), ROWS, COLUMNS)
+    reach = cell.right - cell.left
+    assert [drawn.left, drawn.top, drawn.right, drawn.bottom] == pytest.approx(
+        [planted.left, planted.top, planted.right, planted.bottom], abs=reach / 2
+    )
+    assert "robability: 99." in reader.text()
+    keep("ohif-box")
+
+
+def test_tracking_yields_one_measurement_named_with_finding_and_probability(
+    hospital: Clinic, reader: Viewer, keep: Keep
+) -> None:
+    open_study(reader, hospital, hospital.limb)
+    reader.show(MEASUREMENTS)
+    assert "tracking measurements" in reader.asks()
+    reader.answer("Yes")
+    (said,) = reader.measurements()
+    assert "AI (research): Fracture 99." in said
+    assert "Fracture of bone" in said
+    keep("ohif-tracked")
+
+
+def test_a_segmentation_lies_on_what_was_planted(hospital: Clinic, reader: Viewer, keep: Keep) -> None:
+    open_study(reader, hospital, hospital.head)
+    reader.show(SEGMENTATION)
+    reader.answer("Yes")
+    shown = coloured(reader.pixels())
+    side = 256
+    planted = on_screen(reader, (side // 8, side // 8, side // 4, side // 4), side, side)
+    truth = np.zeros_like(shown)
+    truth[round(planted.top) : round(planted.bottom), round(planted.left) : round(planted.right)] = True
+    assert np.logical_and(shown, truth).sum() / np.logical_or(shown, truth).sum() > 0.9
+    keep("ohif-segmentation")
+
+
+def test_a_tumour_that_the_shipped_model_marked_shows_on_real_slices(hospital: Clinic, reader: Viewer) -> None:
+    if hospital.real is None:
+        pytest.skip("no real images: set OPENTRIAGE_DATA")
+    open_study(reader, hospital, hospital.real)
+    reader.show(SEGMENTATION)
+    assert coloured(reader.pixels()).mean() > 0.002
+    reader.answer("Yes")
+    assert coloured(reader.pixels()).mean() > 0.002
+
+
+@pytest.mark.parametrize("name", ["flagged", "unflagged", "limb", "head", "real"])
+def test_no_report_opens_a_blank_viewport(hospital: Clinic, reader: Viewer, name: str) -> None:
+    if name not in hospital.studies:
+        pytest.skip("no real images: set OPENTRIAGE_DATA")
+    series = hospital.viewer.series_of(hospital.studies[name])
+    for description in series:
+        open_study(reader, hospital, hospital.studies[name])
+        reader.show(description[:24])
+        assert not reader.is_blank(), description
+        assert "nsupported" not in reader.text(), description
+        assert reader.failures == [], description
+
+
+def test_the_viewer_asks_nobody_but_its_own_archive(hospital: Clinic, reader: Viewer) -> None:
+    open_study(reader, hospital, hospital.flagged)
+    assert reader.asked_elsewhere == []
