@@ -76,7 +76,7 @@ class Deliverer:
         self._settings = settings.deliver
         self._key = destination.key
         self._guard = guard or Guard(ledger.store, ledger.evidence, ledger.own_objects)
-        self._sender = Sender(destination, settings.deliver, self._prove)
+        self._sender = Sender(destination, settings.deliver, self._last_look)
         self._prove_after_s = settings.deliver.prove_after_s if destination.proof else None
         self._put_off: dict[int, str] = {}  # by report id: why something of it did not leave just now
         self._owner = owner("deliver")
@@ -134,8 +134,8 @@ class Deliverer:
             self._failures = 0
             self._end(rounds, "the destination asked to try again later", delay_s)
 
-    def _prove(self, stored: StoredObject, content: bytes) -> None:
-        """The last look before an object leaves: it is still wanted, nothing holds its study, it is its patient's."""
+    def _last_look(self, stored: StoredObject, content: bytes) -> None:
+        """Before an object leaves: it is still wanted, nothing holds its study, and it is its patient's."""
         try:
             if not self._ledger.may_leave(stored.object_id, self._key):
                 raise NotNow("its study is held, or another report overtook it")
