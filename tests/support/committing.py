@@ -30,6 +30,7 @@ class Archive:
     silent: bool = False
     lists_one_uid_only: bool = False
     loses: Callable[[str, int], bool] = lambda uid, time: False  # (UID, how often it came): accepted, then gone
+    commits_to: Callable[[str], bool] = lambda uid: True
     failure_reason: int = 0x0112
     held: dict[str, Dataset] = field(default_factory=dict)
     came: list[str] = field(default_factory=list)
@@ -111,8 +112,10 @@ class Archive:
         """(event information, event type) for a request."""
         answer = Dataset()
         answer.TransactionUID = asked.TransactionUID
-        good = [item for item in asked.ReferencedSOPSequence if item.ReferencedSOPInstanceUID in self.held]
-        bad = [item for item in asked.ReferencedSOPSequence if item.ReferencedSOPInstanceUID not in self.held]
+        good, bad = [], []
+        for item in asked.ReferencedSOPSequence:
+            uid = str(item.ReferencedSOPInstanceUID)
+            (good if uid in self.held and self.commits_to(uid) else bad).append(item)
         if good:
             answer.ReferencedSOPSequence = good
         for item in bad:
