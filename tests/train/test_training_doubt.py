@@ -1,7 +1,5 @@
 """Which calibration, which figure of doubt and which threshold the calibration split chooses."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -193,18 +191,6 @@ def test_a_distance_wins_when_it_is_the_distance_that_knows():
     flat = np.repeat(seen.scores.mean(axis=1, keepdims=True), 9, axis=1)
     seen = Calibrated(flat, seen.truth, seen.groups, np.where(wrong, 3.0, 1.0))
     assert choose_abstention(package(), seen, 0.9, draws=50).rule.by == "distance"
-
-
-def test_a_few_misses_choose_nothing_but_maximum_probability():
-    seen = adults()
-    mean = seen.scores[..., 0].mean(axis=1)
-    truth = (mean[:, None] >= 0.25).astype(np.float32)
-    surest = np.argsort(mean)[:3]
-    truth[surest] = 1.0  # only the distance could know
-    far = np.where(np.isin(np.arange(len(mean)), surest), 3.0, 1.0)
-    chosen = choose_abstention(package(spec(0.25)), Calibrated(seen.scores, truth, seen.groups, far), 0.8, draws=50)
-    assert (chosen.evidence["winner"], chosen.rule.by) == ("distance", "max_probability")
-    assert "3 misses" in chosen.text
 
 
 def test_without_a_miss_plain_maximum_probability_is_taken_and_says_so():

@@ -49,9 +49,6 @@ class Chosen:
     evidence: dict[str, Any] | None = None
 
 
-FEWEST_MISSES = 10  # below, which figure of doubt finds them is chance
-
-
 @dataclass(frozen=True)
 class Calibrated:
     """What the graph gave for N images of the calibration split.
@@ -104,8 +101,7 @@ def choose_abstention(manifest: Manifest, seen: Calibrated, undoubted: float = 0
         return Chosen(None, "none: no answer was that nothing was found", answered, n, misses)
     doubts = _doubts(manifest, stated, seen)
     evidence = compare(missed[silent], {by: d[silent] for by, d in doubts.items()}, seen.where(silent).groups, draws)
-    enough = misses >= FEWEST_MISSES
-    by: Doubt = next((by for by in doubts if enough and by == evidence["winner"]), "max_probability")
+    by: Doubt = next((by for by in doubts if by == evidence["winner"]), "max_probability")
     threshold = threshold_at(doubts[by][silent], undoubted)
     doubtful = doubts[by] > threshold
     withheld, of_them_missed = int((doubtful & silent).sum()), int((doubtful & missed).sum())
@@ -166,8 +162,6 @@ def _doubts(manifest: Manifest, stated: Sequence[int], seen: Calibrated) -> dict
 def _why(by: Doubt, evidence: dict[str, Any]) -> str:
     if evidence["winner"] is None:
         return f"{NAMES[by]}: nothing to choose by, no finding was missed on the calibration split"
-    if evidence["errors"] < FEWEST_MISSES:
-        return f"{NAMES[by]}: {evidence['errors']} misses on the calibration split are too few to choose another by"
     told = ", ".join(f"{NAMES[name]} {row['aurc']:.5f}" for name, row in evidence["orderings"].items())
     return f"{NAMES[by]} has the least area under the risk-coverage curve, {evidence['errors']} misses: {told}"
 
