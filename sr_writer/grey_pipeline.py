@@ -12,25 +12,21 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.valuerep import DSfloat
 
 from sr_writer.errors import SourceUnreadable
-from sr_writer.source import UNREADABLE, Values
+from sr_writer.source import UNREADABLE, Values, frame_looked_at
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclass(frozen=True)
 class GreyPipeline:
-    """rows, columns: of the image. frame: the one that models look at, from 1. spacing: mm, rows then columns; () when
-    the header does not say."""
+    """rows, columns: of the image. frame: which of several was looked at, from 1; None for an image of one.
+    spacing: mm, rows then columns; () when the header does not say."""
 
     rows: int
     columns: int
-    frames: int
+    frame: int | None
     spacing: tuple[float, ...]
     _attributes: Dataset = field(repr=False)
-
-    @property
-    def frame(self) -> int:
-        return self.frames // 2 + 1
 
     def put_into(self, ds: Dataset) -> None:
         """Modality LUT, Softcopy VOI LUT and Softcopy Presentation LUT modules."""
@@ -61,7 +57,8 @@ def _pipeline(ds: Dataset, values: Values) -> GreyPipeline:
     out.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
     spacing = values.numbers("PixelSpacing") or values.numbers("ImagerPixelSpacing")
     known = len(spacing) == 2 and all(map(isfinite, spacing)) and min(spacing) > 0.0
-    return GreyPipeline(rows, columns, max(values.whole("NumberOfFrames"), 1), spacing if known else (), out)
+    frame = frame_looked_at(values.text("SOPClassUID"), values.whole("NumberOfFrames"))
+    return GreyPipeline(rows, columns, frame, spacing if known else (), out)
 
 
 def _modality(out: Dataset, ds: Dataset, values: Values) -> None:

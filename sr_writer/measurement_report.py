@@ -242,6 +242,8 @@ def _finish_groups(root: Dataset, statements: Sequence[Statement], report: Repor
         number.ContentSequence = ContentSequence([coordinates])
         for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
             image.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+            if report.header.frame is not None and report.header_of == instance:
+                image.ReferencedSOPSequence[0].ReferencedFrameNumber = report.header.frame
         group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
 
 

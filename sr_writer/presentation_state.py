@@ -81,7 +81,7 @@ def _image(worst: Read, pipeline: GreyPipeline) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = worst.instance.sop_class_uid
     item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
-    if pipeline.frames > 1:
+    if pipeline.frame is not None:
         item.ReferencedFrameNumber = pipeline.frame
     return item
 

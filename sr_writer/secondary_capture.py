@@ -101,7 +101,7 @@ def _image_headers(ds: Dataset, report: Report, worst: Read, banner_only: bool) 
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
     ds.DerivationDescription = _BANNER if banner_only else _PICTURE
-    ds.SourceImageSequence = [_source(worst)]
+    ds.SourceImageSequence = [_source(worst, header.frame if report.header_of == worst.instance else None)]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.PatientOrientation = list(header.patient_orientation) if len(header.patient_orientation) == 2 else None
     for keyword, value in header.lossy.items():
@@ -109,9 +109,11 @@ def _image_headers(ds: Dataset, report: Report, worst: Read, banner_only: bool) 
     put_body_part(ds, header, [finding.site for finding in worst.result.findings])
 
 
-def _source(worst: Read) -> Dataset:
+def _source(worst: Read, frame: int | None) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = worst.instance.sop_class_uid
     item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     item.PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE]
     return item

@@ -20,12 +20,25 @@ from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_eleme
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
 from sr_writer.errors import SourceUnreadable
 
 UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
 _TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 _TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName")
+_LONGEST = {  # characters (PS3.5 6.2): what names something is left out when longer, what describes it is cut
+    "StudyID": 16,
+    "AccessionNumber": 16,
+    "RequestedProcedureID": 16,
+    "StudyDescription": 64,
+    "InstitutionName": 64,
+    "RequestedProcedureDescription": 64,
+}
+_MULTI_FRAME = re.compile(
+    r"Multi-frame|Enhanced|X-Ray Angiographic|X-Ray Radiofluoroscopic|Nuclear Medicine|3D|Tomosynthesis"
+)
+_DESCRIBING = frozenset({"StudyDescription", "InstitutionName", "RequestedProcedureDescription"})
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")  # PS3.3 C.7.1.1
 _REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
 _ISSUER = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
@@ -44,6 +57,7 @@ class SourceHeader:
     imager_pixel_spacing: tuple[float, ...]
     rows: int
     columns: int
+    frame: int | None  # which frame of several was looked at, from 1; None for an image of one
     lossy: dict[str, str | list[str]]  # LossyImageCompression and its companions, where the source was lossy
 
     def local(self, moment: datetime) -> datetime:
@@ -140,6 +154,7 @@ def _header(values: "Values", study_instance_uid: str) -> SourceHeader:
         imager_pixel_spacing=_numbers(values.text("ImagerPixelSpacing")),
         rows=values.whole("Rows"),
         columns=values.whole("Columns"),
+        frame=frame_looked_at(values.text("SOPClassUID"), values.whole("NumberOfFrames")),
         lossy=_lossy(values),
     )
 
@@ -148,9 +163,9 @@ def _patient_and_study(values: "Values", study_instance_uid: str) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _TYPE_2:
-        setattr(ds, keyword, values.text(keyword))
+        setattr(ds, keyword, _fitting(values, keyword))
     for keyword in _TYPE_3:
-        if text := values.text(keyword):
+        if text := _fitting(values, keyword):
             setattr(ds, keyword, text)
     ds.PatientBirthDate = _date(values.text("PatientBirthDate"))
     ds.PatientSex = _one_of(values.text("PatientSex"), "MFO")
@@ -173,7 +188,7 @@ def _patient_and_study(values: "Values", study_instance_uid: str) -> Dataset:
 def _request(values: "Values", study_instance_uid: str) -> Dataset | None:
     """An item of Referenced Request Sequence (PS3.3 C.17.2) when the source knows its request."""
     requests = values.items("RequestAttributesSequence")
-    accession = values.text("AccessionNumber")
+    accession = _fitting(values, "AccessionNumber")
     if not requests and not accession:
         return None
     item = Dataset()
@@ -184,8 +199,22 @@ def _request(values: "Values", study_instance_uid: str) -> Dataset | None:
     item.FillerOrderNumberImagingServiceRequest = ""
     item.RequestedProcedureCodeSequence = []
     for keyword in _REQUEST:
-        setattr(item, keyword, requests[0].text(keyword) if requests else "")
+        setattr(item, keyword, _fitting(requests[0], keyword) if requests else "")
     return item
+
+
+def frame_looked_at(sop_class_uid: str, frames: int) -> int | None:
+    """The middle one, from 1 (inference/pixels.py); None for a class whose images have one frame, whatever is said."""
+    return frames // 2 + 1 if frames > 1 and _MULTI_FRAME.search(UID(sop_class_uid).name) else None
+
+
+def _fitting(values: "Values", keyword: str) -> str:
+    """A number cut short would be another number: then it is better not said. The patient's identity is never cut."""
+    text = values.text(keyword)
+    longest = _LONGEST.get(keyword, len(text))
+    if len(text) <= longest:
+        return text
+    return text[:longest].rstrip() if keyword in _DESCRIBING else ""
 
 
 def _lossy(values: "Values") -> dict[str, str | list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage
 
 from config.settings import ReportSettings, Settings
 from ledger.records import Code, Region, ResultObject, StudyFindings
@@ -113,8 +114,13 @@ def test_a_colour_image_gets_none(store: Store) -> None:
 
 
 def test_of_several_frames_the_one_that_was_looked_at_is_marked(store: Store) -> None:
-    ds = made(marked(store, make_dx(NumberOfFrames=4)), store)
-    assert ds.GraphicAnnotationSequence[0].ReferencedImageSequence[0].ReferencedFrameNumber == 3
+    several = make_dx(SOPClassUID=MultiFrameGrayscaleWordSecondaryCaptureImageStorage, NumberOfFrames=4)
+    (image,) = made(marked(store, several), store).GraphicAnnotationSequence[0].ReferencedImageSequence
+    assert image.ReferencedFrameNumber == 3
+    (image,) = (
+        made(marked(store, make_dx(NumberOfFrames=4)), store).GraphicAnnotationSequence[0].ReferencedImageSequence
+    )
+    assert "ReferencedFrameNumber" not in image, "by its class a DX image has one frame"
 
 
 def test_the_same_report_gives_the_same_bytes(store: Store) -> None:
