@@ -256,7 +256,7 @@ def test_masks_and_maps_of_slices_too(name: str, store: Store, tmp_path: Path) -
 def test_of_several_frames_the_one_that_was_looked_at_is_named(store: Store, tmp_path: Path) -> None:
     """Where the class has frames; a DX image has one, whatever its header says."""
     ds = make_dx(SOPClassUID=MultiFrameGrayscaleWordSecondaryCaptureImageStorage, NumberOfFrames=4)
-    made = build(flagged(keep(ds, store), ds, store), store, "generic-pacs")
+    made = build(flagged(keep_bytes(_bytes(ds), ds, store), ds, store), store, "generic-pacs")
     check(made, {}, tmp_path)
     report = dataset(next(one for one in made if one.kind == "measurement_sr"))
     regions = [item for item in items(report) if item.ValueType == "SCOORD"]
