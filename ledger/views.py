@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from ledger.codec import load_result, moment, moment_or_none
+from ledger.commitments import outstanding
 from ledger.database import db_now
 from ledger.leaving import stopped_so_far
 from ledger.records import (
@@ -281,7 +282,11 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         }
         for name, columns in pairs.items()
     }
-    return {**counted, "stopped": {"wrong_patient": stopped_so_far(connection)}}
+    return {
+        **counted,
+        "stopped": {"wrong_patient": stopped_so_far(connection)},
+        "commitments": outstanding(connection),
+    }
 
 
 def oldest_job_age_s(connection: Connection) -> float | None:

@@ -50,7 +50,11 @@ class LedgerCollector:
         yield _labelled("opentriage_jobs", "Jobs now", ["stage", "state"], counts["jobs"], _every_job())
         yield _labelled("opentriage_results", "Results of models", ["status"], counts["results"])
         yield _labelled("opentriage_studies", "Studies by triage priority", ["priority"], counts["studies"])
-        yield self._deliveries(counts["deliveries"])
+        yield _by_destination("opentriage_deliveries", "Result objects", "state", counts["deliveries"])
+        yield _by_destination(
+            "opentriage_proofs", "Result objects by what proves them there", "proof", counts["proofs"]
+        )
+        yield _unanswered(counts["commitments"])
         stopped = CounterMetricFamily(
             "opentriage_wrong_patient_stopped",
             "Objects that did not leave: nobody could show that they are their patient's",
@@ -68,12 +72,22 @@ class LedgerCollector:
         refused = len(looking.get("refused", ()))
         yield _gauge("opentriage_packages_refused", "Model packages that are there and cannot be used", refused)
 
-    def _deliveries(self, counted: dict[str, int]) -> Metric:
-        family = GaugeMetricFamily("opentriage_deliveries", "Result objects", labels=["destination", "state"])
-        for key, count in counted.items():
-            destination, _, state = key.rpartition(":")
-            family.add_metric([destination, state], count)
-        return family
+
+def _by_destination(name: str, text: str, label: str, counted: dict[str, int]) -> Metric:
+    """A destination's key may hold colons; what is counted of it does not."""
+    family = GaugeMetricFamily(name, text, labels=["destination", label])
+    for key, count in counted.items():
+        destination, _, value = key.rpartition(":")
+        family.add_metric([destination, value], count)
+    return family
+
+
+def _unanswered(counted: dict[str, int]) -> Metric:
+    text = "Requests for storage commitment that were taken and not answered"
+    family = GaugeMetricFamily("opentriage_commitments_unanswered", text, labels=["destination"])
+    for destination, count in counted.items():
+        family.add_metric([destination], count)
+    return family
 
 
 def _invariant(counts: dict[str, dict[str, int]]) -> Iterator[Metric]:

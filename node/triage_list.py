@@ -6,9 +6,17 @@ LOW is ordinal inside the node; a person reads that nothing was flagged and that
 from datetime import datetime
 from typing import Final
 
-from ledger.records import TriagePriority, WorklistEntry
+from ledger.records import DeliveryState, Proof, TriagePriority, WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
+DELIVERY_WORDS: Final = {
+    "waiting": "not everything was accepted yet",
+    "delivered": "everything was accepted; whether it is held is still to be asked or answered",
+    "proven": "everything was accepted, and the destination committed to it or lists it",
+    "unproven": "everything was accepted, and the destination cannot be asked whether it holds it",
+    "sent again": "something was accepted and was not there when asked for",
+    "refused": "something was refused or lost for good: a person must look",
+}
 STYLES: Final = {"HIGH": "bold white on red", "MEDIUM": "bold yellow", "NOT ASSESSED": "bold magenta"}
 
 
@@ -59,4 +67,24 @@ def finding_words(entry: WorklistEntry) -> str:
 
 def delivery_words(entry: WorklistEntry) -> str:
     """Where the newest report stands."""
-    return ", ".join(f"{destination} {state}" for destination, state in entry.deliveries) or "-"
+    return ", ".join(f"{destination} {word}" for destination, word, _ in delivery_states(entry)) or "-"
+
+
+def delivery_states(entry: WorklistEntry) -> list[tuple[str, str, str]]:
+    """Per destination of the newest report: its key, a word of DELIVERY_WORDS, and what the word means."""
+    proofs = dict(entry.proofs)
+    words = [(destination, _delivery_word(state, proofs.get(destination))) for destination, state in entry.deliveries]
+    return [(destination, word, DELIVERY_WORDS[word]) for destination, word in words]
+
+
+def _delivery_word(state: str, proof: str | None) -> str:
+    """Of the object that is least far."""
+    if state == DeliveryState.REFUSED:
+        return "refused"
+    if proof == Proof.MISSING:
+        return "sent again"
+    if state != DeliveryState.DELIVERED:
+        return "waiting"
+    if proof in (Proof.COMMITTED, Proof.FOUND):
+        return "proven"
+    return "unproven" if proof == Proof.UNPROVEN else "delivered"

@@ -23,7 +23,7 @@ from ledger.ledger import Ledger
 from node import log_events, notices
 from node.health import HealthCheck
 from node.metrics import make_registry, render
-from node.triage_list import delivery_words, finding_words, priority_word, start_of_day
+from node.triage_list import delivery_states, finding_words, priority_word, start_of_day
 
 TEMPLATES = Path(__file__).with_name("templates")
 REFRESH_S = 5
@@ -67,7 +67,7 @@ class Pages:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self._templates.globals.update(
-            priority_word=priority_word, finding_words=finding_words, delivery_words=delivery_words
+            priority_word=priority_word, finding_words=finding_words, delivery_states=delivery_states
         )
 
     async def triage_list(self, request: Request) -> Response:

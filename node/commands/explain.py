@@ -1,11 +1,12 @@
 """`opentriage explain`."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from ledger.ledger import Ledger
-from ledger.records import DeliveryState, ImageResult
+from ledger.records import DeliveryState, ImageResult, Proof
 from ledger.views import ObjectDelivery
 from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
@@ -66,10 +67,25 @@ def _objects(ledger: Ledger, study_uid: str) -> None:
 
 
 def _where(made: ObjectDelivery) -> str:
+    """One line for the delivery, one for the proof."""
     if made.destination is None:
         return "no destination"
     if made.tries == 0 and made.state is DeliveryState.WAITING:
         return f"{made.destination}: waiting, no answer yet {made.reason}".rstrip()
     answer = f" 0x{made.status:04X}" if made.status is not None else ""
     tries = "1 try" if made.tries == 1 else f"{made.tries} tries"
-    return f"{made.destination}: {made.state}{answer} after {tries} {made.reason}".rstrip()
+    context = f" as {made.context}" if made.context else ""
+    line = (
+        f"{made.destination}: {made.state}{answer} after {tries}{_at(made.changed_at)}{context} {made.reason}".rstrip()
+    )
+    return line if made.proof is Proof.NONE else f"{line}\n    {_proof(made)}"
+
+
+def _proof(made: ObjectDelivery) -> str:
+    if made.proof is Proof.WAITING:
+        return "proof: not asked yet, or the answer is still to come"
+    return f"proof: {made.proof}{_at(made.proven_at)} {made.proof_text}".rstrip()
+
+
+def _at(moment: datetime | None) -> str:
+    return f" at {moment.astimezone():%Y-%m-%d %H:%M:%S}" if moment else ""
