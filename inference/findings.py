@@ -85,6 +85,7 @@ def _finding(
         high_operating_point=high_operating_point(spec, settings),
         site=spec.site.record() if spec.site else None,
         activation=activation,
+        pointing_accuracy=spec.pointing_accuracy.accuracy if spec.pointing_accuracy else None,
     )
 
 

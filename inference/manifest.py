@@ -123,6 +123,17 @@ class Calibration(_Part):
         return self
 
 
+class PointingAccuracy(_Part):
+    """How often the peak of a label's map lay within what readers had marked, over images that show the label.
+
+    Only with it may a box be drawn from the map (`report.localization`), and then in the picture alone.
+    """
+
+    accuracy: Probability
+    images: Annotated[int, Field(ge=1)]
+    measured_on: Annotated[str, Field(min_length=1)]
+
+
 class LabelSpec(_Part):
     label: Annotated[str, Field(max_length=40, pattern=r"^[a-z][a-z0-9_ ]*$")]
     code: CodeSpec
@@ -130,6 +141,7 @@ class LabelSpec(_Part):
     operating_point: OperatingPoint
     high_operating_point: Operating | None = None
     calibration: Calibration = Calibration()
+    pointing_accuracy: PointingAccuracy | None = None
 
 
 class UncertaintySpec(_Part):
@@ -310,6 +322,12 @@ class Manifest(_Part):
         group = next(group for group in self.age_groups if group.holds(age_years))
         said = {"labels": group.labels, "may_raise_priority": group.may_raise_priority}
         return self.model_copy(update={**said, "abstention": group.abstention or self.abstention})
+
+    @property
+    def shows_boxes(self) -> bool:
+        """Whether it draws boxes, or points well enough known for one to be drawn from its map."""
+        specs = [*self.labels, *(spec for group in self.age_groups for spec in group.labels)]
+        return self.task == "detection" or any(spec.pointing_accuracy is not None for spec in specs)
 
     def to_json(self) -> str:
         """The text of manifest.json, as training writes it."""

@@ -152,6 +152,7 @@ class Finding:
     activation: ActivationMap | None = None
     regions: tuple[Region, ...] = ()  # most probable first
     entropy: float = 0.0  # nats: of the mean probability, what is uncertain in all (predictive entropy)
+    pointing_accuracy: float | None = None  # how often the map's peak lies in what was marked; None: never measured
 
 
 @dataclass(frozen=True)
@@ -397,7 +398,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Notice:
-    """What an adapter tells the outside of one report. No patient's identity: adapters read it from the source."""
+    """What an adapter tells the outside of one report. No patient's identity: adapters read it from the source.
+
+    findings: none of a slice model, whose images do not speak by themselves. withdrawals: withdrawn reports of the
+    study before this one. overtaken: the adapter is to hear of a newer report of the study instead.
+    """
 
     report_id: int
     study_instance_uid: str
@@ -408,6 +413,8 @@ class Notice:
     made_at: datetime
     source: InstanceRef | None  # whose header says who the patient is and which order it belongs to
     objects: tuple[SentReference, ...]  # of the report
+    withdrawals: int = 0
+    overtaken: bool = False
 
 
 class NotificationState(StrEnum):

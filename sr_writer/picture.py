@@ -17,6 +17,7 @@ from sr_writer.words import BANNER, name_of, plus_minus
 
 IMAGE_SIDE = 1024  # pixels of the longer side of the drawn image
 MIN_WIDTH = 960
+BANNER_HEIGHT = 132
 FULL_COLOUR_LOGITS = 2.0  # evidence below this never reaches full colour, however flat the rest of the map
 FADE_BELOW = 0.2  # of full colour: nothing is drawn
 OPACITY = 0.55
@@ -27,6 +28,7 @@ _QUIET = (168, 178, 190)
 _BANNERS = {TriagePriority.HIGH: ((176, 18, 34), (255, 255, 255)), TriagePriority.MEDIUM: ((245, 176, 24), (20, 16, 4))}
 _WEAK, _STRONG = (255, 196, 0), (255, 48, 16)
 _PAD = 24
+_TOUCHES = 0.5  # pixels of the source: less of it in a cell is rounding
 _MAP_TEXT = 24  # letter size of the sentence that explains the colours
 _DASH = 34  # Pillow's own font has no dash: it is drawn
 
@@ -51,6 +53,7 @@ class Picture:
     mapped: Finding | None  # the one whose boxes are drawn or, where it has none, its activation
     source_size: tuple[int, int]
     footer: tuple[str, ...]
+    box: tuple[float, float, float, float] | None = None  # drawn from the map, not by the model; in source pixels
     banner_only: bool = False  # words alone: neither the image nor any place in it
 
 
@@ -79,7 +82,7 @@ def heat(activation: ActivationMap, source_size: tuple[int, int], size: tuple[in
 
     255 stands for the map's own peak or FULL_COLOUR_LOGITS, whichever is more. Negative evidence is 0.
     """
-    full = max(float(_positive(activation).max(initial=0.0)), FULL_COLOUR_LOGITS)
+    full = max(float(_positive(activation, source_size).max(initial=0.0)), FULL_COLOUR_LOGITS)
     over = evidence_over(activation, source_size, size)
     return np.asarray(np.rint(np.clip(over * (255.0 / full), 0.0, 255.0)), np.uint8)
 
@@ -91,7 +94,7 @@ def evidence_over(
 
     0 where the map does not reach; between its cells a smooth curve, which may leave their range a little.
     """
-    values = _positive(activation)
+    values = _positive(activation, source_size)
     over = np.zeros(size, dtype=np.float32)
     rows = _overlap(activation.box[0], activation.box[2], source_size[0], size[0], values.shape[0])
     columns = _overlap(activation.box[1], activation.box[3], source_size[1], size[1], values.shape[1])
@@ -105,8 +108,22 @@ def evidence_over(
     return over
 
 
-def _positive(activation: ActivationMap) -> NDArray[np.float32]:
-    return np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), np.float32(0.0))
+def _positive(activation: ActivationMap, source_size: tuple[int, int]) -> NDArray[np.float32]:
+    """The grid without its negative evidence, and without what was found in a letterbox's padding: cells that lie
+    beyond the image altogether repeat their nearest neighbour in it."""
+    values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), np.float32(0.0))
+    top, left, bottom, right = activation.box
+    rows = _in_image(top, bottom, source_size[0], values.shape[0])
+    columns = _in_image(left, right, source_size[1], values.shape[1])
+    return values[np.ix_(rows, columns)]
+
+
+def _in_image(low: float, high: float, source: int, cells: int) -> NDArray[np.intp]:
+    """(cells,): for each cell of a grid from `low` to `high` itself, or the nearest that meets the image's pixels."""
+    edges = np.linspace(low, high, cells + 1)
+    inside = np.flatnonzero((edges[1:] > _TOUCHES) & (edges[:-1] < source - _TOUCHES))
+    every = np.arange(cells)
+    return np.clip(every, inside[0], inside[-1]) if inside.size else every
 
 
 def _overlap(low: float, high: float, source: int, drawn: int, cells: int) -> tuple[int, int, float, float] | None:
@@ -142,13 +159,15 @@ def _overlaid(display: Image.Image, picture: Picture) -> Image.Image:
         return boxed(drawn, picture.mapped.regions, picture.source_size)
     if picture.mapped.activation is None:
         return drawn.convert("RGB")
-    return blend(drawn, heat(picture.mapped.activation, picture.source_size, (drawn.height, drawn.width)))
+    coloured = blend(drawn, heat(picture.mapped.activation, picture.source_size, (drawn.height, drawn.width)))
+    frame = (Region(picture.box, picture.mapped.probability),) if picture.box else ()
+    return boxed(coloured, frame, picture.source_size)
 
 
-def boxed(grey: Image.Image, regions: Sequence[Region], source_size: tuple[int, int]) -> Image.Image:
-    """Frames on an 8-bit grey image, the most probable on top. They lie outside of their boxes: what is marked stays
-    to be seen. source_size: (rows, columns) of the image that the boxes are told in."""
-    image = grey.convert("RGB")
+def boxed(drawn: Image.Image, regions: Sequence[Region], source_size: tuple[int, int]) -> Image.Image:
+    """Frames on an 8-bit image, grey or in colour, the most probable on top. They lie outside of their boxes: what is
+    marked stays to be seen. source_size: (rows, columns) of the image that the boxes are told in."""
+    image = drawn.convert("RGB")
     pen = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 340))
     down, right = image.height / source_size[0], image.width / source_size[1]
@@ -176,7 +195,7 @@ def _centred(body: Image.Image, width: int) -> Image.Image:
 
 def _banner(priority: TriagePriority, width: int) -> Image.Image:
     ground, ink = _BANNERS.get(priority, ((52, 60, 72), _TEXT))
-    image = Image.new("RGB", (width, 132), ground)
+    image = Image.new("RGB", (width, BANNER_HEIGHT), ground)
     pen = ImageDraw.Draw(image)
     small, large = _font(30), _font(84)
     pen.text((_PAD, 66), priority.value, ink, large, anchor="lm", stroke_width=2, stroke_fill=ink)
@@ -226,7 +245,8 @@ def _map_text(picture: Picture, has_image: bool) -> str:
     if picture.mapped.regions:
         shown = "box" if len(picture.mapped.regions) == 1 else "boxes"
         return f"Yellow {shown}: where the model marked {label}. Other places may be affected too."
-    return f"Colour: where the model found evidence for {label}. It is not an outline of disease."
+    frame = " The frame was drawn around its peak, not by the model." if picture.box else ""
+    return f"Colour: where the model found evidence for {label}. It is not an outline of disease.{frame}"
 
 
 def _colour_bar(image: Image.Image, top: int, width: int) -> None:

@@ -14,6 +14,7 @@ from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
+from sr_writer.map_box import box_from_map
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
 from sr_writer.words import series_description, spoken
@@ -33,7 +34,7 @@ def secondary_capture(report: Report, store: Store, banner_only: bool = False) -
     worst = (analysed(found) or found)[0]
     picture = _picture(report, worst, found)
     if banner_only:
-        picture = replace(picture, banner_only=True, mapped=None)
+        picture = replace(picture, banner_only=True, mapped=None, box=None)
     pixels = draw(None if banner_only else _display(worst, store), picture)
     ds = SCImage(
         pixel_array=pixels,
@@ -70,15 +71,18 @@ def _picture(report: Report, worst: Read, found: Sequence[Read]) -> Picture:
     here = [f for read in analysed(found) if read.instance.sop_instance_uid == image for f in spoken(read.result)]
     order = sorted(here, key=ranked)
     named = [f for f in order if f.present or f.in_doubt][:_MAX_NAMED] or order[:1]
+    size = (
+        worst.result.source_rows or report.header.rows,
+        worst.result.source_columns or report.header.columns,
+    )
+    mapped = _mapped(named) if report.shows_place else None
     return Picture(
         priority=report.findings.priority,
         findings=tuple(named),
-        mapped=_mapped(named) if report.shows_place else None,
-        source_size=(
-            worst.result.source_rows or report.header.rows,
-            worst.result.source_columns or report.header.columns,
-        ),
+        mapped=mapped,
+        source_size=size,
         footer=_footer(report, found),
+        box=box_from_map(mapped, size) if mapped and report.shows_regions else None,
     )
 
 

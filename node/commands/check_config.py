@@ -19,8 +19,10 @@ from inference.manifest import Manifest
 from inference.package import check_enough, installed
 from inference.session import behaving
 from node.console import EXIT_FAILED, ConfigOption, err, out, settings_of
+from sr_writer.profiles import PARAMETRIC_MAP, PRESENTATION_STATE, PROFILES
 
 app = typer.Typer(add_completion=False)
+NO_BOXES = "report.localization: box, but no package in use draws boxes or has a measured pointing accuracy"
 
 
 @app.command("check-config")
@@ -37,7 +39,7 @@ def check_config(config: ConfigOption = None) -> None:
         style = "" if origin == "default" else "bold"
         table.add_row(Text(key, style), Text(_shown(key, value), style), Text(origin, style))
     out.print(table)
-    models = _models(settings.look)
+    models = _models(settings)
     for error in models.errors:
         err.print(f"error: {error}", style="bold red", markup=False)
     for warning in (*warnings(settings), *models.warnings):
@@ -74,7 +76,22 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
         yield "decide: nothing ever becomes HIGH"
+    yield from _reports(settings)
     yield from _folders(settings)
+
+
+def _reports(settings: Settings) -> Iterator[str]:
+    """Wishes that nothing comes of."""
+    if "critical" in settings.report.acr_categories and not settings.decide.critical_flags_in_dicom:
+        yield "report.acr_categories: critical is never written while decide.critical_flags_in_dicom is off"
+    for destination in settings.destinations:
+        name, profile = destination.profile, PROFILES[destination.profile]
+        asked = {PRESENTATION_STATE: destination.presentation_state, PARAMETRIC_MAP: destination.parametric_map}
+        for kind, wanted in asked.items():
+            if wanted and kind not in profile.sop_classes():
+                yield f"destinations: {destination.key}: {kind} is not sent, the profile {name} has none"
+        if profile.boxes_only and settings.report.localization != "box":
+            yield f"destinations: {destination.key}: {name} gets measurements with boxes only, see report.localization"
 
 
 @dataclass
@@ -85,8 +102,8 @@ class Models:
     warnings: list[str] = field(default_factory=list)
 
 
-def _models(look: LookSettings) -> Models:
-    said = Models()
+def _models(settings: Settings) -> Models:
+    said, look = Models(), settings.look
     try:
         candidates(look.provider)
     except ProviderError as error:
@@ -97,6 +114,8 @@ def _models(look: LookSettings) -> Models:
         said.warnings += (f"look: not used: {unaccepted(manifest, look)}" for manifest in found.passed_over)
         check_enough(found.packages, found.refused, look)
         said.warnings += (f"look: {one.sentence}" for one in found.refused)
+        if settings.report.localization == "box" and not any(one.manifest.shows_boxes for one in found.packages):
+            said.warnings.append(NO_BOXES)
     except PackageError as error:
         said.errors.append(f"look: the node will not start: {error}")
     return said

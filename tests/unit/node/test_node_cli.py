@@ -81,6 +81,9 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
     assert line.split() == ["study.complete_after_s", "20.0", "default"]
 
 
+OHIF = "[[destinations]]\nae_title = 'PACS'\nhost = 'pacs'\nport = 104\nprofile = 'ohif'\n"
+
+
 @pytest.mark.parametrize(
     ("extra", "warned"),
     [
@@ -91,11 +94,21 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
         ("[decide]\ncritical_priority = 'MEDIUM'\n", "nothing ever becomes HIGH"),
         ("[receive]\nallowed_networks = ['10.0.0.0/8']\n", "leaves out the node itself"),
         ("[receive]\nrequire_called_ae_title = false\n", "require_called_ae_title"),
+        ("[look]\nmodels = ['chest-pneumonia']\n[report]\nlocalization = 'box'\n", "no package in use draws boxes"),
+        ("[report]\nacr_categories = {critical = 1}\n", "critical is never written"),
+        (f"{OHIF}presentation_state = true\n", "PACS@pacs:104: presentation_state is not sent"),
+        (OHIF, "PACS@pacs:104: ohif gets measurements with boxes only"),
     ],
 )
 def test_risky_choices_are_warned_of(tmp_path: Path, extra: str, warned: str) -> None:
     result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, extra))], env={"COLUMNS": "300"})
     assert warned in result.output
+
+
+def test_boxes_that_a_package_draws_need_no_warning(tmp_path: Path) -> None:
+    given = settings_file(tmp_path, "[look]\nmodels = ['limb-fracture']\n[report]\nlocalization = 'box'\n")
+    result = runner.invoke(app, ["check-config", "-c", str(given)], env={"COLUMNS": "300"})
+    assert "draws boxes" not in result.output
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
