@@ -10,7 +10,14 @@ from sqlalchemy import Connection, and_, exists, or_, select, update
 from ledger.database import db_now
 from ledger.history import note
 from ledger.records import ReportKind, Stage
-from ledger.standing import WITHDRAWING, patients_of, restate_priority, standing
+from ledger.standing import (
+    WITHDRAWING,
+    patient_digest_of,
+    patients_of,
+    restate_priority,
+    same_patient,
+    standing,
+)
 from ledger.states import JobState
 from ledger.succession import last_report, overtake, queue_report, rests_on_what_stands
 from ledger.tables import instances, jobs, rejections, results, studies
@@ -23,7 +30,8 @@ ALL_REJECTED = "The images that it rests on were rejected."
 
 def settle(connection: Connection, study_uid: str) -> None:
     """Hold the study, or let it go, by what its standing instances say. Study locked."""
-    patients = patients_of(standing(connection, study_uid))
+    rows = standing(connection, study_uid)
+    patients = patients_of(rows)
     study = studies.c.study_uid == study_uid
     was = connection.execute(select(studies.c.hold, studies.c.patient_digest).where(study)).one()
     if len(patients) > 1:
@@ -31,14 +39,14 @@ def settle(connection: Connection, study_uid: str) -> None:
             connection.execute(update(studies).where(study).values(hold=CONFLICT))
             note(connection, study_uid, "study_held", CONFLICT)
         return
-    now = patients[0] if patients else was.patient_digest
+    now = patient_digest_of(rows) or was.patient_digest
     if (was.hold, was.patient_digest) != ("", now):
         connection.execute(update(studies).where(study).values(hold="", patient_digest=now))
     if was.hold:
         note(connection, study_uid, "study_let_go", "All images of this study name one patient again.")
     before = last_report(connection, study_uid)  # asked before anything is overtaken
     overtake(connection, study_uid, "Images that it rests on were corrected or rejected.")
-    corrected = was.hold or (was.patient_digest and now != was.patient_digest)
+    corrected = was.hold or not same_patient(was.patient_digest, now)
     if corrected and before is not None:
         queue_report(connection, study_uid, ReportKind.FINAL, CORRECTED)
 

@@ -16,8 +16,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 from ledger.corrections import reject, settle
 from ledger.database import db_now
 from ledger.history import note
-from ledger.records import Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
-from ledger.standing import WITHDRAWING
+from ledger.records import UNKNOWN_HALF, Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
+from ledger.standing import WITHDRAWING, same_patient
 from ledger.states import JobState
 from ledger.tables import instances, jobs, rejections, studies
 
@@ -93,7 +93,8 @@ def _check_patient(connection: Connection, received: ReceivedInstance, study: Ro
     """One patient a study. Most instances name the one that the study names already, and nothing is to be done."""
     if received.disposition in NOBODYS:
         return
-    agrees = received.patient_digest in ("", study.patient_digest)
+    now, known = received.patient_digest, study.patient_digest
+    agrees = now in ("", known) or (same_patient(now, known) and not known.startswith(UNKNOWN_HALF))
     if not agrees or study.hold or version > 1:
         settle(connection, received.study_instance_uid)
 

@@ -72,9 +72,13 @@ class ReceivedInstance:
     association_id: str
     message_priority: int  # (0000,0700) of the C-STORE-RQ: 0 MEDIUM, 1 HIGH, 2 LOW
     received_at: datetime
-    patient_digest: str = ""  # keyed hash of whose it is (`Ledger.patient_digest`); empty where the header does not say
+    patient_digest: str = ""  # whose it is, in two keyed halves (PATIENT_HALF); empty where the header does not say
     rejection: str = ""  # REJECTION_NOTE: code value of the document title, such as "113037"
     rejects: tuple[str, ...] = ()  # REJECTION_NOTE: the SOP Instance UIDs that it rejects
+
+
+PATIENT_HALF = 32  # characters: a patient digest is that of the Patient ID, then that of name and birth date
+UNKNOWN_HALF = "-" * PATIENT_HALF  # that half is not in the header
 
 
 class AdmissionOutcome(StrEnum):

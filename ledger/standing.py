@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, and_, exists, select, update
 from sqlalchemy.sql import ColumnElement
 
 from ledger.history import note
-from ledger.records import Disposition, TriagePriority, most_urgent
+from ledger.records import PATIENT_HALF, UNKNOWN_HALF, Disposition, TriagePriority, most_urgent
 from ledger.tables import instances, rejections, results, studies
 
 # Document titles of a rejection note (IHE RAD IOCM): quality, patient safety, incorrect worklist entry. The fourth,
@@ -55,9 +55,33 @@ def stands(connection: Connection, instance_id: int) -> bool:
 
 
 def patients_of(rows: Sequence[Row[Any]]) -> list[str]:
-    """The different patients whom instances name, as digests; those that name nobody are silent."""
-    named = {row.patient_digest for row in rows if row.disposition in _OF_A_PATIENT and row.patient_digest}
-    return sorted(named)
+    """The different patients whom instances name, each by half a digest; one at most unless they disagree.
+
+    A Patient ID decides. An instance without one is of the same patient when name and birth date are those of an
+    instance that has one, or where those have no name.
+    """
+    digests = _digests(rows)
+    ids = {digest[:PATIENT_HALF] for digest in digests} - {UNKNOWN_HALF}
+    known = {digest[PATIENT_HALF:] for digest in digests if not digest.startswith(UNKNOWN_HALF)} - {UNKNOWN_HALF}
+    strangers = {digest[PATIENT_HALF:] for digest in digests if digest.startswith(UNKNOWN_HALF)} - known
+    return sorted(ids | strangers if known or not ids else ids)
+
+
+def patient_digest_of(rows: Sequence[Row[Any]]) -> str:
+    """The digest that says most of whose the instances are; empty where none says anything."""
+    return min(_digests(rows), key=lambda digest: digest.startswith(UNKNOWN_HALF), default="")
+
+
+def _digests(rows: Sequence[Row[Any]]) -> list[str]:
+    return [row.patient_digest for row in rows if row.disposition in _OF_A_PATIENT and row.patient_digest]
+
+
+def same_patient(one: str, other: str) -> bool:
+    """Whether two digests can be of one patient; an empty one can be anybody's."""
+    for half in (slice(0, PATIENT_HALF), slice(PATIENT_HALF, None)):
+        if UNKNOWN_HALF not in (one[half], other[half]):
+            return not one or not other or one[half] == other[half]
+    return True
 
 
 def said_of(connection: Connection, study_uid: str) -> set[int]:

@@ -19,7 +19,7 @@ import structlog
 from config.settings import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
-from ledger.records import AdmissionOutcome, ReceivedInstance
+from ledger.records import AdmissionOutcome, Disposition, ReceivedInstance
 from ledger.store import PartFile
 from scp import metrics, part10
 from scp.disposition import disposition_of
@@ -33,7 +33,9 @@ from scp.errors import (
     StoreUnavailable,
     StructureError,
 )
+from scp.patient import patient_digest
 from scp.quarantine import Quarantine
+from scp.rejection import KEY_OBJECTS, Rejection, read_rejection
 from scp.status import SUCCESS, Answer, answer_to
 from scp.structure import (
     MODALITY,
@@ -45,16 +47,12 @@ from scp.structure import (
     text,
     walk,
 )
+from scp.uids import is_valid_uid
 
 log = structlog.get_logger()
 
 FREE_SPACE_CHECK_BYTES: Final = 64 * 1024 * 1024
-_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)  # PS3.5 9.1
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}", re.ASCII)
-
-
-def is_valid_uid(uid: str) -> bool:
-    return len(uid) <= 64 and _UID.fullmatch(uid) is not None
 
 
 def _utc_now() -> datetime:
@@ -202,6 +200,8 @@ class AdmissionSink:
         request, association = self._request, self._request.association
         received_at = self._admitter.now()
         modality = text(values, MODALITY)
+        disposition = disposition_of(values, self._admitter.settings, received_at)
+        rejection = self._rejection(values, disposition, path)
         return ReceivedInstance(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -212,13 +212,26 @@ class AdmissionSink:
             sha256=digest,
             size_bytes=self._header_bytes + self._size_bytes,  # of the stored file
             path=path,
-            disposition=disposition_of(values, self._admitter.settings, received_at),
+            disposition=Disposition.REJECTION_NOTE if rejection else disposition,
             calling_ae_title=association.calling_ae_title,
             peer_address=association.peer_address,
             association_id=association.association_id,
             message_priority=request.message_priority,
             received_at=received_at,
+            patient_digest=patient_digest(values, self._admitter.ledger.patient_digest),
+            rejection=rejection.code if rejection else "",
+            rejects=rejection.sop_instance_uids if rejection else (),
         )
+
+    def _rejection(self, values: Mapping[int, bytes], disposition: Disposition, path: str) -> Rejection | None:
+        """What a key object rejects. One that cannot be read is kept like any other object, and somebody is told."""
+        if self._request.sop_class_uid != KEY_OBJECTS or disposition is not Disposition.NOT_AN_IMAGE:
+            return None
+        try:
+            return read_rejection(self._admitter.store.path(path), text(values, STUDY_INSTANCE_UID))
+        except StructureError as error:
+            log.warning("rejection_note_unreadable", sop_instance_uid=self._request.sop_instance_uid, reason=str(error))
+            return None
 
     # --- the end ---
 

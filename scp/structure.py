@@ -21,6 +21,7 @@ IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 DEFLATED_LITTLE: Final = "1.2.840.10008.1.2.1.99"
 
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
 STUDY_DATE: Final = 0x00080020
@@ -29,6 +30,9 @@ MODALITY: Final = 0x00080060
 MANUFACTURER: Final = 0x00080070
 MANUFACTURER_MODEL_NAME: Final = 0x00081090
 TIMEZONE_OFFSET_FROM_UTC: Final = 0x00080201
+PATIENT_NAME: Final = 0x00100010
+PATIENT_ID: Final = 0x00100020
+PATIENT_BIRTH_DATE: Final = 0x00100030
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 WANTED: Final = frozenset(
@@ -43,8 +47,13 @@ WANTED: Final = frozenset(
         TIMEZONE_OFFSET_FROM_UTC,
         STUDY_INSTANCE_UID,
         SERIES_INSTANCE_UID,
+        SPECIFIC_CHARACTER_SET,
+        PATIENT_NAME,
+        PATIENT_ID,
+        PATIENT_BIRTH_DATE,
     }
 )
+OF_A_PATIENT: Final = frozenset({SPECIFIC_CHARACTER_SET, PATIENT_NAME, PATIENT_ID, PATIENT_BIRTH_DATE})
 WANTED_MAX_BYTES: Final = 1024  # a longer value than any of these may have
 
 PIXEL_DATA: Final = 0x7FE00010
@@ -207,8 +216,9 @@ class _Walk:
             raise StructureError("group does not belong in a data set", tag)
         if tag in self.values:
             raise StructureError("element occurs twice", tag)
-        if length > min(WANTED_MAX_BYTES, end - start):
+        if length > end - start or (length > WANTED_MAX_BYTES and tag not in OF_A_PATIENT):
             raise StructureError("value is too long", tag)
+        length = min(length, WANTED_MAX_BYTES)  # an overlong name is no reason to refuse an image
         self.values[tag] = bytes(self.data[start : start + length])
 
     def delimiter(self, position: int, tag: int) -> "tuple[int, _Opened | None]":
