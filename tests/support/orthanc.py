@@ -19,8 +19,9 @@ PLUGINS = "/usr/share/orthanc/plugins"
 class Orthanc:
     """A fresh Orthanc in a folder of its own."""
 
-    def __init__(self, folder: Path, plugins: Sequence[str] = ()) -> None:
-        """plugins: names of Debian's, such as "DicomWeb"."""
+    def __init__(self, folder: Path, plugins: Sequence[str] = (), modalities: Sequence[tuple[str, int]] = ()) -> None:
+        """plugins: names of Debian's, such as "DicomWeb". modalities: (AE title, port on loopback) of those it knows,
+        which may query it and to which it answers requests for storage commitment."""
         folder.mkdir(parents=True)
         self.port, self.http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -38,6 +39,10 @@ class Orthanc:
                     "HttpPort": self.http_port,
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
+                    "DicomModalities": {
+                        title: {"AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+                        for title, port in modalities
+                    },
                     "Plugins": [f"{PLUGINS}/libOrthanc{name}.so" for name in plugins],
                 }
             )
@@ -66,6 +71,10 @@ class Orthanc:
         answer = httpx.get(f"http://127.0.0.1:{self.http_port}{path}", timeout=30)
         answer.raise_for_status()
         return answer.json()
+
+    def delete(self, path: str) -> None:
+        """Forget a resource, as an administrator would."""
+        httpx.delete(f"{self.url}{path}", timeout=30).raise_for_status()
 
     def find(self, level: str, **query: str) -> list[dict[str, Any]]:
         """Resources of `level` (Study, Series, Instance) that match, expanded."""

@@ -12,6 +12,7 @@ PACKAGES = {
     "echoscu": "dcmtk",
     "dcmdump": "dcmtk",
     "dcmsend": "dcmtk",
+    "dcmqrscp": "dcmtk",
     "dsrdump": "dcmtk",
     "dciodvfy": "dicom3tools",
     "Orthanc": "orthanc",

@@ -1,5 +1,6 @@
 """Wait for a truth with a deadline; never sleep and hope."""
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,3 +28,9 @@ def wait_until(condition: Callable[[], T], within_s: float, every_s: float = 0.0
                 raise failure
             raise TimeoutError(f"not true within {within_s:g} s; the last value was {value!r}")
         time.sleep(every_s)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on this port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

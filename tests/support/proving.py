@@ -1,0 +1,90 @@
+"""Delivery and proof to one destination, as the deliver role runs them, without the rest of the node."""
+
+import threading
+from pathlib import Path
+from typing import cast
+
+from config.settings import DeliverSettings, Destination, NodeSettings, ReceiveSettings, Settings
+from ledger.ledger import Ledger
+from ledger.records import Proof, Stage, StoredObject
+from ledger.views import ObjectDelivery
+from node.roles.deliver import Deliverer
+from node.roles.prove import Prover
+from sr_writer.guard import Guard
+from tests.support.asked import queue_report
+from tests.support.ledgers import open_fresh
+from tests.support.peers import free_port
+from tests.support.waiting import wait_until
+
+WITHIN_S = 60.0
+STUDY = "1.2.3"
+
+
+class Trusting:
+    """These documents rest on no real image; whose they are is proven elsewhere."""
+
+    def prove(self, item: StoredObject, content: bytes) -> None:
+        """Everything may leave."""
+
+
+class Delivering:
+    """Delivery and proof to one destination, as the deliver role runs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger: Ledger = open_fresh(folder)
+        self.port = free_port()
+        self.stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def settings(self, destination: Destination, **deliver: float) -> Settings:
+        """Quick unless said otherwise; our own AE listens on `port` where a receiver is started with these."""
+        quick = {"prove_after_s": 0.05, "retry_first_s": 0.05, "retry_max_s": 0.2, "commitment_wait_s": 10.0}
+        return Settings(
+            node=NodeSettings(state_dir=self.folder),
+            receive=ReceiveSettings(host="127.0.0.1", port=self.port, free_disk_min_bytes=0),
+            deliver=DeliverSettings.model_validate(quick | deliver),
+            destinations=(destination,),
+        )
+
+    def run(self, settings: Settings) -> None:
+        [destination] = settings.destinations
+        guard = cast(Guard, Trusting())
+        loops = (
+            Deliverer(self.ledger, settings, destination, self.stop, guard),
+            Prover(self.ledger, settings, destination, self.stop),
+        )
+        for loop in loops:
+            self._threads.append(threading.Thread(target=loop.run, daemon=True))
+            self._threads[-1].start()
+
+    def objects(self) -> list[ObjectDelivery]:
+        return self.ledger.study_objects(STUDY)
+
+    def proofs(self) -> list[Proof]:
+        return [one.proof for one in self.objects()]
+
+    def all_are(self, *proofs: Proof) -> list[ObjectDelivery]:
+        return wait_until(lambda: self.objects() if set(self.proofs()) == set(proofs) else [], WITHIN_S)
+
+    def events(self, name: str) -> list[str]:
+        return [event.text for event in self.ledger.events(STUDY) if event.name == name]
+
+    def idle(self) -> bool:
+        jobs = self.ledger.counts()["jobs"]
+        return not any(
+            jobs.get(f"{stage}:{state}") for stage in (Stage.DELIVER, Stage.PROVE) for state in ("queued", "running")
+        )
+
+    def close(self) -> None:
+        self.stop.set()
+        for thread in self._threads:
+            thread.join(20)
+        self.ledger.close()
+
+    def begin(self, destination: Destination, **deliver: float) -> Settings:
+        """A report for the destination, delivered and proven from now on."""
+        settings = self.settings(destination, **deliver)
+        queue_report(self.ledger, destination.key, STUDY)
+        self.run(settings)
+        return settings
