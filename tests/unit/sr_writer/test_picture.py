@@ -94,3 +94,14 @@ def test_a_missing_picture_leaves_a_placard() -> None:
     said = finding()
     pixels = draw(None, Picture(TriagePriority.MEDIUM, (said,), said, (256, 256), ()))
     assert pixels.shape[0] > 400
+
+
+def test_what_was_found_in_a_letterboxs_padding_is_not_drawn() -> None:
+    """A dark border may look to a model like what it looks for; it is no part of the image."""
+    box = (-50.0, 0.0, 150.0, 200.0)  # of four rows of cells the outer two lie above and below the image
+    strong = _map([[9.0] * 4, [0.0] * 4, [0.0] * 4, [9.0] * 4], box)
+    assert heat(strong, (100, 200), (100, 200)).max() == 0
+    both = heat(_map([[90.0] * 4, [0.0, 3.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4], box), (100, 200), (100, 200))
+    alone = heat(_map([[0.0] * 4, [0.0, 3.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4], box), (100, 200), (100, 200))
+    assert both.max() == 255, "nor does it make the evidence inside look weak"
+    assert both.argmax() % 200 == alone.argmax() % 200
