@@ -22,20 +22,23 @@ from ledger.records import (
     TriagePriority,
 )
 from ledger.store import Store
-from sr_writer.build import build_objects
+from sr_writer.build import build_objects, plan_of
+from sr_writer.profiles import plain
 
 UID = "2.25.1"  # of an installation, a study, a series and an instance that exist nowhere
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def warm_up(settings: Settings) -> None:
-    """Go once through everything that a HIGH report needs; nothing of it is kept."""
+    """Go once through everything that a HIGH report needs, for every destination; nothing of it is kept."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         (store.root / "instances").mkdir()
         path = "instances/source.dcm"
         _source().save_as(store.path(path), enforce_file_format=True)
-        build_objects(_findings(path), store, settings, UID, "generic-pacs")
+        findings = _findings(path)
+        for plan in {plan_of(destination, findings) for destination in settings.destinations or (plain(),)}:
+            build_objects(findings, store, settings, UID, plan)
 
 
 def _source() -> Dataset:
