@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.records import ActivationMap, Finding
+from sr_writer.picture import cells_in_image
 
 SHARE_OF_PEAK = 0.5  # cells below this share of the strongest one lie outside
 Box = tuple[float, float, float, float]  # (top, left, bottom, right) in source pixels, bottom and right exclusive
@@ -25,7 +26,7 @@ def box_from_map(finding: Finding, source_size: tuple[int, int]) -> Box | None:
 
 def box_around_peak(activation: ActivationMap, source_size: tuple[int, int]) -> Box | None:
     """Around the cells that hang together with the strongest one, cut at the image's borders."""
-    values = np.nan_to_num(np.asarray(activation.values, dtype=np.float64), nan=0.0)
+    values = _of_the_image(activation, source_size)
     peak = values.max(initial=0.0)
     if peak <= 0.0:
         return None
@@ -40,6 +41,16 @@ def box_around_peak(activation: ActivationMap, source_size: tuple[int, int]) -> 
         min(left + float(columns[-1] + 1) * width, float(source_size[1])),
     )
     return box if box[0] < box[2] and box[1] < box[3] else None
+
+
+def _of_the_image(activation: ActivationMap, source_size: tuple[int, int]) -> NDArray[np.float64]:
+    """The grid, without evidence in cells that lie in a letterbox's padding altogether."""
+    values = np.nan_to_num(np.asarray(activation.values, dtype=np.float64), nan=0.0)
+    top, left, bottom, right = activation.box
+    rows = cells_in_image(top, bottom, source_size[0], values.shape[0])
+    columns = cells_in_image(left, right, source_size[1], values.shape[1])
+    outside = (rows != np.arange(rows.size))[:, None] | (columns != np.arange(columns.size))
+    return np.where(outside, 0.0, values)
 
 
 def _together(strong: NDArray[np.bool_], start: int) -> NDArray[np.bool_]:

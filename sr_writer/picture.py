@@ -113,12 +113,12 @@ def _positive(activation: ActivationMap, source_size: tuple[int, int]) -> NDArra
     beyond the image altogether repeat their nearest neighbour in it."""
     values = np.maximum(np.nan_to_num(np.asarray(activation.values, dtype=np.float32)), np.float32(0.0))
     top, left, bottom, right = activation.box
-    rows = _in_image(top, bottom, source_size[0], values.shape[0])
-    columns = _in_image(left, right, source_size[1], values.shape[1])
+    rows = cells_in_image(top, bottom, source_size[0], values.shape[0])
+    columns = cells_in_image(left, right, source_size[1], values.shape[1])
     return values[np.ix_(rows, columns)]
 
 
-def _in_image(low: float, high: float, source: int, cells: int) -> NDArray[np.intp]:
+def cells_in_image(low: float, high: float, source: int, cells: int) -> NDArray[np.intp]:
     """(cells,): for each cell of a grid from `low` to `high` itself, or the nearest that meets the image's pixels."""
     edges = np.linspace(low, high, cells + 1)
     inside = np.flatnonzero((edges[1:] > _TOUCHES) & (edges[:-1] < source - _TOUCHES))

@@ -22,7 +22,7 @@ from sr_writer.picture import BANNER_HEIGHT, IMAGE_SIDE, MIN_WIDTH
 from tests.support.detectors import tiny_detector, write_detector
 from tests.support.dx import make_dx
 from tests.support.findings import keep, study
-from tests.support.packages import GRID, SIDE, tiny_model, write_package
+from tests.support.packages import GRID, SIDE, label, tiny_model, write_package
 from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import items
 
@@ -38,6 +38,7 @@ MAPS = {
     "dark-squash": {"fit": "squash"},
     "dark-letterbox": {"fit": "letterbox"},
 }
+FRAMES = {"bright-framed": "squash", "dark-framed": "letterbox"}  # models whose pointing was measured
 BOXES = {"boxes-squash": "squash", "boxes-letterbox": "letterbox"}
 SEEN_BRIGHT = [*[name for name in MAPS if "dark" not in name], *BOXES]
 CHEST: dict[str, Any] = {"body_parts": ["CHEST"], "modalities": ["DX"], "ages_years": None, "views": []}
@@ -61,6 +62,11 @@ def analyser(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name, spec in MAPS.items():
         gain = -8.0 if name.startswith("dark") else 8.0
         write_package(root, name, model=tiny_model(gain=gain, offset=12.0), input_spec=spec, reads=CHEST)
+    pointing = {"accuracy": 0.8, "images": 100, "measured_on": "nothing"}
+    for name, fit in FRAMES.items():
+        model = tiny_model(gain=-8.0 if name.startswith("dark") else 8.0, offset=12.0)
+        labels = [{**label(), "pointing_accuracy": pointing}]
+        write_package(root, name, model=model, input_spec={"fit": fit}, reads=CHEST, labels=labels)
     for name, fit in BOXES.items():
         detection = {"box_threshold": 0.9, "max_boxes": 1}
         model, reads = tiny_detector(gain=30.0), {**CHEST, "min_side_pixels": 128}
@@ -161,6 +167,19 @@ def test_a_dark_square_is_shown_where_it_is(
         capture = objects(instance, results[name], store)["secondary_capture"]
         found = hottest(capture, shape)
         assert within_a_cell(found, planted, str(MAPS[name]["fit"])), (name, found, planted.centre)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("shape", [LANDSCAPE, PORTRAIT], ids=["landscape", "portrait"])
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_from_a_map_is_drawn_around_what_it_points_at(
+    name: str, shape: tuple[int, int], place: str, analyser: Analyser, store: Store
+) -> None:
+    planted = Planted(shape, PLACES[place], name.startswith("bright"), False)
+    instance, results = looked_at(planted, analyser, store)
+    top, left, bottom, right = framed(objects(instance, results[name], store)["secondary_capture"], shape)
+    middle = ((top + bottom) / 2, (left + right) / 2)
+    assert within_a_cell(middle, planted, FRAMES[name]), (middle, planted.centre)
 
 
 def told(report: Dataset) -> tuple[float, ...]:

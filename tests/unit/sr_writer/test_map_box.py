@@ -78,3 +78,12 @@ def test_it_is_never_a_region_that_a_reader_could_track(store: Store) -> None:
     report = next(item for item in made(store, BOX, 0.8) if item.kind == "measurement_sr")
     for group in groups(dcmread(BytesIO(report.content))):
         assert region_of(group) == [0.0, 0.0, 255.0, 0.0, 255.0, 255.0, 0.0, 255.0, 0.0, 0.0]
+
+
+def test_padding_is_not_where_a_model_points() -> None:
+    """To a model that looks for what is dark, a letterbox's padding is the strongest evidence of all."""
+    wide = (-64.0, 0.0, 192.0, 256.0)
+    values = np.asarray(planted(slice(3, 4), slice(5, 6), wide).values)
+    values[:2] = 9.0
+    padded = ActivationMap(tuple(tuple(map(float, row)) for row in values), wide)
+    assert box_around_peak(padded, (128, 256)) == (32.0, 160.0, 64.0, 192.0)
