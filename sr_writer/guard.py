@@ -10,6 +10,7 @@ is in memory.
 """
 
 import threading
+import unicodedata
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ UNREADABLE = (  # what pydicom raises over a file that is not one of ours any mo
     AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OverflowError, RecursionError,
     TypeError, ValueError,
 )  # fmt: skip
-_NAME, _ID, _ISSUER = (PATIENT.index(keyword) for keyword in ("PatientName", "PatientID", "IssuerOfPatientID"))
+_NAME, _ID = PATIENT.index("PatientName"), PATIENT.index("PatientID")
 _LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the delivery."
 
 Stamp = tuple[int, int, int, int]
@@ -155,11 +156,25 @@ class Guard:
 
 
 def _may_be_one(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two headers can be of one patient: where both have an id it decides, else the names must not differ."""
-    if one[_ID] and other[_ID]:
-        issuers = one[_ISSUER], other[_ISSUER]
-        return one[_ID] == other[_ID] and (issuers[0] == issuers[1] or not all(issuers))
-    return one[_NAME] == other[_NAME] or not (one[_NAME] and other[_NAME])
+    """Whether two headers can be of one patient: where both have an id it decides, else the names must not differ.
+
+    As admission tells patients apart (`scp.patient`): spellings and an issuer that an archive added are no difference.
+    """
+    ids = [_plain(values[_ID]) for values in (one, other)]
+    if all(ids):
+        return ids[0] == ids[1]
+    names = [_name(values[_NAME]) for values in (one, other)]
+    return names[0] == names[1] or not all(names)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip()
+
+
+def _name(text: str) -> str:
+    """The first component group that is filled in, without letter case, padding and empty trailing components."""
+    groups = ([" ".join(part.split()) for part in group.split("^")] for group in _plain(text).split("="))
+    return next((found for group in groups if (found := "^".join(group).rstrip("^").casefold())), "")
 
 
 def _said(content: bytes) -> _Said:

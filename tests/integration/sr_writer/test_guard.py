@@ -235,6 +235,8 @@ def test_sources_of_two_patients_stop_it(store: Store) -> None:
         (other(first, PatientID=""), False),  # no id to go by: another name
         (other(first, PatientID="", PatientName=""), True),  # names nobody
         (other(first), True),  # the same id under another spelling of the name
+        (other(first, IssuerOfPatientID="ARCHIVE"), True),  # an archive added it on the way
+        (other(first, PatientID="", PatientName="INVENTED^CHILD^^"), True),  # the same name, spelled by another machine
     ):
         for ds in (first, second):
             ds.PatientID = ds.get("PatientID", "")
