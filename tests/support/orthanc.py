@@ -72,6 +72,11 @@ class Orthanc:
         answer.raise_for_status()
         return answer.json()
 
+    def knows(self, title: str, port: int) -> None:
+        """From now on it knows this AE on loopback, answers its queries and its requests for storage commitment."""
+        modality = {"AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
+        httpx.put(f"{self.url}/modalities/{title}", json=modality, timeout=30).raise_for_status()
+
     def delete(self, path: str) -> None:
         """Forget a resource, as an administrator would."""
         httpx.delete(f"{self.url}{path}", timeout=30).raise_for_status()

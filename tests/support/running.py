@@ -54,6 +54,7 @@ class RunningNode:
             "[study]",
             *(f"{key} = {value}" for key, value in timing.items()),
             "[deliver]",
+            "prove_after_s = 0.2",
             "retry_first_s = 0.2",
             "retry_max_s = 1.0",
             "connect_timeout_s = 3.0",
