@@ -76,14 +76,29 @@ def in_classes(
     """
     ds = sr_document(sop_classes[0], **document_arguments(report, kind, root))
     dress_document(ds, report, kind, what, one_of_each_choice(predecessors))
-    made = []
-    for preference, sop_class in enumerate(sop_classes):
-        name = name_in(kind, sop_class)
-        ds.SOPClassUID = UID(sop_class)
-        ds.SOPInstanceUID, ds.SeriesInstanceUID = report.identity.instance(name), report.identity.series(name)
-        choice = kind if len(sop_classes) > 1 else ""
-        made.append(replace(finished(ds, kind), choice=choice, preference=preference))
+    choice = kind if len(sop_classes) > 1 else ""
+    made = [replace(_named(ds, report, kind, sop_classes[0]), choice=choice)]
+    for preference, sop_class in enumerate(sop_classes[1:], start=1):
+        if preference == 1:
+            ds, tree = _without_tree(ds, made[0].content, kind)
+        other = _named(ds, report, kind, sop_class)
+        made.append(replace(other, content=other.content + tree, choice=choice, preference=preference))
     return made
+
+
+def _named(ds: Dataset, report: Report, kind: str, sop_class: str) -> ResultObject:
+    name = name_in(kind, sop_class)
+    ds.SOPClassUID = UID(sop_class)
+    ds.SOPInstanceUID, ds.SeriesInstanceUID = report.identity.instance(name), report.identity.series(name)
+    return finished(ds, kind)
+
+
+def _without_tree(ds: Dataset, content: bytes, kind: str) -> tuple[Dataset, bytes]:
+    """The document without its content tree, and the tree as it stands encoded at the end of `content`: encoding it
+    is most of the work. Where something follows the tree, the document as it is, and nothing to append."""
+    bare = Dataset({element.tag: element for element in ds if element.keyword != "ContentSequence"})
+    head = finished(bare, kind).content
+    return (bare, content[len(head) :]) if content.startswith(head) else (ds, b"")
 
 
 def one_of_each_choice(predecessors: Sequence[SentReference]) -> list[SentReference]:
