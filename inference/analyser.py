@@ -307,11 +307,12 @@ def _wanted(spec: InputSpec) -> Wanted:
 
 def _looked(item: _Prepared) -> Looked:
     facts = item.facts
+    source_sha256 = item.decoded.source_sha256 if item.decoded else ""
     return Looked(
         item.source.path,
         facts.study_instance_uid,
         facts.series_instance_uid,
         facts.sop_instance_uid,
         facts.modality,
-        tuple(item.results),
+        tuple(replace(result, source_sha256=source_sha256) for result in item.results),
     )

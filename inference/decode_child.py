@@ -5,7 +5,9 @@ believes nothing of it beyond sizes and types. Run by inference/sandbox.py, neve
 """
 
 import gc
+import hashlib
 import importlib
+import io
 import json
 import os
 import resource
@@ -24,7 +26,7 @@ from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
+from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
@@ -54,6 +56,7 @@ class Look:
         self.age_years: float | None = request["age_years"]
         self.tables = SiteTables(**request["tables"])
         self.decoded_max_bytes = int(request["decoded_max_bytes"])
+        self.source_sha256 = ""  # of the data set that was decoded; pictures have none
 
     def facts(self) -> HeaderFacts:
         kind = _kind_of_file(self.path)
@@ -99,7 +102,9 @@ class Look:
         if _kind_of_file(self.path) == "picture":
             return [_picture_pixels(self.path, self.decoded_max_bytes)] * len(windows)
         try:
-            ds = dcmread(self.path)
+            content = self.path.read_bytes()  # once: what is hashed is what is decoded
+            self.source_sha256 = _data_set_sha256(content)
+            ds = dcmread(io.BytesIO(content))
             form = read_format(ds, str(ds.file_meta.TransferSyntaxUID), self.decoded_max_bytes)
             samples = stored_frame(ds, form)
         except BUGS as error:
@@ -107,6 +112,14 @@ class Look:
         if form.photometric not in GREY:
             return [(grey_of(samples) / np.float32(255.0)).astype(np.float32)] * len(windows)
         return [_rendered(samples, form, ds, window) for window in windows]
+
+
+def _data_set_sha256(content: bytes) -> str:
+    """Of a Part 10 file's bytes after its file meta information, as admission hashes them while they stream in."""
+    file = io.BytesIO(content)
+    read_preamble(file, force=False)
+    _read_file_meta_info(file)
+    return hashlib.sha256(memoryview(content)[file.tell() :]).hexdigest()
 
 
 def _rendered(samples: NDArray[Any], form: Any, ds: Dataset, window: Any) -> Picture | CannotLook:
@@ -170,7 +183,7 @@ def _answer_render(look: Look, request: dict[str, Any]) -> tuple[dict[str, Any],
         shown = picture if shown is None else shown
         answers.append({"low": float(picture.min()), "high": float(picture.max())})
         blobs.append(resize(picture, spec["height"], spec["width"], spec["fit"]).tobytes())
-    answer: dict[str, Any] = {"pictures": answers, "display": None}
+    answer: dict[str, Any] = {"pictures": answers, "display": None, "source_sha256": look.source_sha256}
     if shown is not None:
         answer["rows"], answer["columns"] = shown.shape
         if request["display_side"]:

@@ -5,6 +5,7 @@ What the child sends is JSON and raw bytes; sizes and types are checked here and
 
 import json
 import os
+import re
 import select
 import signal
 import struct
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 60.0
 MAX_JSON_BYTES = 1_000_000
+SHA256 = re.compile(r"[0-9a-f]{64}")
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from inference.decode_child import main; main()"
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
@@ -52,6 +54,7 @@ class Decoded:
     display: NDArray[np.uint8] | None
     rows: int
     columns: int
+    source_sha256: str = ""  # of the data set's bytes, as the child read them; empty for a picture file
 
 
 class _Gone(Exception):
@@ -236,7 +239,11 @@ def _decoded(answer: dict[str, Any], blobs: list[bytes], wanted: tuple[Wanted, .
     display = np.frombuffer(rest.pop(0), np.uint8).reshape(answer["display"]) if answer["display"] else None
     if rest or (display is not None and display.ndim != 2):
         raise ValueError("blobs without a meaning")
-    return Decoded(tuple(pictures), tuple(spans), display, int(answer.get("rows", 0)), int(answer.get("columns", 0)))
+    sha256 = str(answer.get("source_sha256", ""))
+    if sha256 and SHA256.fullmatch(sha256) is None:
+        raise ValueError("no hash")
+    rows, columns = int(answer.get("rows", 0)), int(answer.get("columns", 0))
+    return Decoded(tuple(pictures), tuple(spans), display, rows, columns, sha256)
 
 
 def _refusal(said: Any) -> CannotLook:

@@ -15,6 +15,7 @@ from inference.analyser import Analyser, Source
 from inference.errors import CannotLook
 from inference.header import HeaderFacts
 from inference.sandbox import DecodeChild
+from ledger.reconcile import dataset_sha256
 from ledger.records import ImageResult, ResultStatus, TriagePriority
 from ledger.store import Store
 from tests.integration.inference.conftest import MakeAnalyser
@@ -53,6 +54,7 @@ def test_a_bright_chest_is_flagged_with_everything_a_report_needs(
     assert result.duration_ms > 0
     assert (result.source_rows, result.source_columns) == (256, 256)
     assert len(result.settings_hash) == 64
+    assert result.source_sha256 == dataset_sha256(tmp_path / "x.dcm")
     assert result.display_path is not None
     with Image.open(io.BytesIO(store.read(result.display_path))) as picture:
         assert (picture.mode, picture.size) == ("L", (256, 256))

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from config.settings import LookSettings
 from inference.errors import CannotLook
 from inference.sandbox import DecodeChild, Wanted
+from ledger.reconcile import dataset_sha256
 from tests.support.dicom_files import J2K, JPEG_BASELINE, bomb, compressed, j2k_header, jpeg_header, rle_frame
 from tests.support.dx import make_dx, write
 from tests.support.waiting import wait_until
@@ -54,6 +55,14 @@ def test_a_picture_comes_back_with_its_display(child: DecodeChild, tmp_path: Pat
     assert decoded.display.shape == (100, 100)
     assert (decoded.rows, decoded.columns) == (256, 256)
     assert decoded.display[50, 50] > decoded.display[2, 2]  # larger = brighter
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_the_hash_of_what_was_decoded_is_that_of_admission(child: DecodeChild, tmp_path: Path, syntax: UID) -> None:
+    ds = make_dx()
+    ds.file_meta.TransferSyntaxUID = syntax
+    path = write(ds, tmp_path / "one.dcm")
+    assert look(child, path).source_sha256 == dataset_sha256(path)
 
 
 def test_an_rle_bomb_is_refused_without_memory(child: DecodeChild, tmp_path: Path) -> None:
