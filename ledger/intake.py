@@ -43,6 +43,15 @@ _ANALYSIS = jobs.insert().values(
     rank=bindparam("at_rank"),
     **_FRESH,
 )
+_DROPPED = jobs.insert().values(  # rejected before it came: every image has its job, so that none is forgotten
+    stage=Stage.ANALYSE,
+    due_at=db_now(),
+    study_uid=bindparam("for_study"),
+    instance_id=bindparam("for_instance"),
+    rank=1,
+    **(_FRESH | {"state": JobState.SUCCEEDED, "reason": "rejected"}),
+    finished_at=db_now(),
+)
 _DUE_AT = db_now() + bindparam("after_s")
 _FINAL_REPORT = jobs.insert().values(
     stage=Stage.REPORT,
@@ -84,7 +93,9 @@ def admit(connection: Connection, received: ReceivedInstance, complete_after_s: 
     _check_patient(connection, received, study, version)
     if received.disposition is Disposition.REJECTION_NOTE:
         reject(connection, received.study_instance_uid, received.rejection, received.rejects)
-    elif received.disposition is Disposition.ANALYSE and not is_rejected:
+    elif received.disposition is Disposition.ANALYSE and is_rejected:
+        connection.execute(_DROPPED, {"for_study": received.study_instance_uid, "for_instance": instance_id})
+    elif received.disposition is Disposition.ANALYSE:
         _queue(connection, received, instance_id, complete_after_s)
     return Admission(instance_id, AdmissionOutcome.UID_CONFLICT if known else AdmissionOutcome.NEW)
 

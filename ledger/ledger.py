@@ -339,6 +339,11 @@ class Ledger:
         with self._read() as connection:
             return history.read(connection, study_instance_uid)
 
+    def hold(self, study_instance_uid: str) -> str:
+        """Why nothing of a study may leave; empty while it may."""
+        with self._read() as connection:
+            return views.hold(connection, study_instance_uid)
+
     def study_instances(self, study_instance_uid: str) -> list[InstanceResults]:
         with self._read() as connection:
             return statements.looked_at(connection, study_instance_uid, routed_only=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, and_, func, select, true
 
 from ledger.codec import load_result, moment, moment_or_none
 from ledger.commitments import outstanding
@@ -231,6 +231,11 @@ def _proofs(rows: list[Row[Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((destination, str(proof)) for destination, proof in found.items())
 
 
+def hold(connection: Connection, study_uid: str) -> str:
+    """Why nothing of a study may leave; empty while it may, and for a study that nobody knows."""
+    return connection.execute(select(studies.c.hold).where(studies.c.study_uid == study_uid)).scalar() or ""
+
+
 def study_objects(connection: Connection, study_uid: str) -> list[ObjectDelivery]:
     """Every result object of a study with its deliveries, in the order they were made."""
     rows = connection.execute(
@@ -274,11 +279,15 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "deliveries": (deliveries.c.destination, deliveries.c.state),
         "proofs": (deliveries.c.destination, deliveries.c.proof),
         "holds": (studies.c.hold != "",),
+        "looked_again": (jobs.c.state,),
     }
+    only = {"looked_again": and_(jobs.c.stage == Stage.ANALYSE, jobs.c.cause != "")}
     counted = {
         name: {
             ":".join(str(part or "none") for part in row[:-1]): row[-1]
-            for row in connection.execute(select(*columns, func.count()).group_by(*columns))
+            for row in connection.execute(
+                select(*columns, func.count()).where(only.get(name, true())).group_by(*columns)
+            )
         }
         for name, columns in pairs.items()
     }

@@ -16,6 +16,8 @@ COMMANDS = {
     "worklist": "Print the triage list, most urgent first.",
     "explain": "Print everything that happened to one study, and why.",
     "release": "Let a parked job run again, once its cause is gone.",
+    "recall": "Withdraw reports, of one study or of all that rest on a model.",
+    "look-again": "Let the installed models look at a study's images again.",
     "models": "List the installed model packages, or check that they are what they claim to be.",
     "validate": "Measure a model package on labelled images: figures, plots and one page.",
     "check-config": "Print every setting with its origin, and warn of risky choices.",

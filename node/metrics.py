@@ -15,7 +15,7 @@ from ledger.states import JobState
 from node import notices
 from node.counters import counted_here, counters_dir
 
-NEVER_ANALYSED = (Disposition.PRIOR, Disposition.OWN_RESULT, Disposition.NOT_AN_IMAGE)
+NEVER_ANALYSED = (Disposition.PRIOR, Disposition.OWN_RESULT, Disposition.NOT_AN_IMAGE, Disposition.REJECTION_NOTE)
 
 
 def make_registry(settings: Settings, ledger: Ledger) -> CollectorRegistry:
@@ -61,6 +61,8 @@ class LedgerCollector:
         )
         stopped.add_metric([], counts["stopped"]["wrong_patient"])
         yield stopped
+        held = counts["holds"].get(str(True), 0)
+        yield _gauge("opentriage_studies_held", "Studies whose images name different patients: nothing leaves", held)
         yield _gauge(
             "opentriage_oldest_job_age_seconds", "Wait of the oldest due job", self._ledger.oldest_job_age_s() or 0.0
         )
@@ -93,7 +95,8 @@ def _unanswered(counted: dict[str, int]) -> Metric:
 def _invariant(counts: dict[str, dict[str, int]]) -> Iterator[Metric]:
     """received = terminal + in flight, for ever: drift means that something was received and forgotten."""
     received = sum(counts["instances"].values())
-    jobs = {state: counts["jobs"].get(f"{Stage.ANALYSE}:{state}", 0) for state in JobState}
+    again = counts["looked_again"]  # a second look at an instance counts for nothing received
+    jobs = {state: counts["jobs"].get(f"{Stage.ANALYSE}:{state}", 0) - again.get(state, 0) for state in JobState}
     terminal = jobs[JobState.SUCCEEDED] + jobs[JobState.PARKED]
     terminal += sum(counts["instances"].get(disposition, 0) for disposition in NEVER_ANALYSED)
     in_flight = jobs[JobState.QUEUED] + jobs[JobState.RUNNING]

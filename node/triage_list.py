@@ -6,7 +6,7 @@ LOW is ordinal inside the node; a person reads that nothing was flagged and that
 from datetime import datetime
 from typing import Final
 
-from ledger.records import DeliveryState, Proof, TriagePriority, WorklistEntry
+from ledger.records import DeliveryState, Proof, ReportKind, TriagePriority, WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
 DELIVERY_WORDS: Final = {
@@ -54,8 +54,12 @@ def finding_words(entry: WorklistEntry) -> str:
         if finding.present or finding.in_doubt
     ]
     parts += [f"{label} marked in {count} of {total} slices, no alarm" for label, count, total in entry.slices_marked]
+    if entry.report_kind is ReportKind.WITHDRAWN:
+        parts.append("the report was withdrawn")
     if not parts and entry.priority is TriagePriority.LOW:
         parts.append(NO_FLAG)
+    if entry.hold:
+        parts.insert(0, f"HELD: {entry.hold}")
     if entry.uid_conflicts:
         parts.append("other bytes came under the same UID: both are kept")
     if entry.not_assessed_reason:

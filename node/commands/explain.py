@@ -27,6 +27,8 @@ def explain(
     if not events:
         fail("this node has never received that study")
     out.print(f"Study {study_uid}\n", style="bold")
+    if hold := ledger.hold(study_uid):
+        out.print(f"HELD: {hold}\n", style="bold red", markup=False)
     for event in events:
         out.print(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {event.name}  {event.text}", markup=False)
     _images(ledger, study_uid)

@@ -61,6 +61,8 @@ def as_object(entry: WorklistEntry) -> dict[str, Any]:
         "not_assessed_reason": entry.not_assessed_reason,
         "first_received_at": entry.first_received_at.isoformat(),
         "last_received_at": entry.last_received_at.isoformat(),
+        "hold": entry.hold,
+        "report_kind": entry.report_kind,
         "delivered_at": _iso(entry.delivered_at),
         "deliveries": dict(entry.deliveries),
     }

@@ -8,6 +8,7 @@ from sqlalchemy import create_engine, text
 
 from ledger.ledger import Ledger
 from ledger.store import Store
+from tests.support.ledger_story import Story
 from tests.support.postgres import postgres_server
 
 
@@ -35,3 +36,8 @@ def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger.open(url, Store(tmp_path / "store"))
     yield ledger
     ledger.close()
+
+
+@pytest.fixture
+def story(ledger: Ledger) -> Story:
+    return Story(ledger)
