@@ -7,16 +7,17 @@ from sqlalchemy.sql import ColumnElement
 
 from ledger.database import db_now
 from ledger.history import note
-from ledger.records import DeliveryState, NotificationState, ReportKind, SentReference, Stage
+from ledger.records import DeliveryState, NotificationState, Proof, ReportKind, SentReference, Stage
 from ledger.standing import standing
 from ledger.states import JobState
 from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports
 
 
 def may_be_there() -> ColumnElement[bool]:
-    """A condition on rows of `deliveries`: accepted, or sent without an answer, which may have been accepted."""
+    """A condition on rows of `deliveries`: accepted, also where the destination says now that it is not there, or
+    sent without an answer, which may have been accepted."""
     unanswered = and_(deliveries.c.tries > 0, deliveries.c.status.is_(None))
-    return or_(deliveries.c.state == DeliveryState.DELIVERED, unanswered)
+    return or_(deliveries.c.state == DeliveryState.DELIVERED, unanswered, deliveries.c.proof == Proof.MISSING)
 
 
 def _alive() -> ColumnElement[bool]:
@@ -100,11 +101,9 @@ def overtake(connection: Connection, study_uid: str, why: str, *, everything: bo
         .values(state=DeliveryState.NOT_NEEDED, reason=f"Overtaken before it left: {why}", changed_at=db_now())
     ).rowcount
     _silence(connection, untrue)
-    idle = and_(
-        jobs.c.report_id.in_(untrue),
-        jobs.c.stage.in_((Stage.DELIVER, Stage.NOTIFY)),
-        jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
-    )
+    unsent = and_(jobs.c.stage.in_((Stage.DELIVER, Stage.NOTIFY)), jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)))
+    lost = and_(jobs.c.stage == Stage.PROVE, jobs.c.state == JobState.PARKED)
+    idle = and_(jobs.c.report_id.in_(untrue), or_(unsent, lost))
     connection.execute(
         update(jobs).where(idle).values(state=JobState.SUCCEEDED, finished_at=db_now(), reason="overtaken")
     )

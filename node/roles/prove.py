@@ -258,8 +258,9 @@ class _Round:
         elif (times := self._ledger.times_lost(self.job)) >= LOST_AT_MOST:
             self._ledger.give_up_proof(
                 self.job,
-                f"{destination} has accepted objects of this report {times} times and does not hold them: "
-                "look at its log and storage for what becomes of them, then release the job to send them again.",
+                f"{destination} has accepted objects of this report {times} times and says that it does not have them: "
+                "look there for what becomes of them, and whether our AE title may query it; then release the job to "
+                "send them again.",
             )
         else:
             self._ledger.finish_proof(self.job)

@@ -165,6 +165,24 @@ def test_what_is_lost_again_and_again_is_parked_and_a_release_sends_it_once_more
     assert len(ledger.undelivered(delivery)) == 1
 
 
+def test_a_withdrawal_ends_the_search_for_what_was_lost(ledger: Ledger) -> None:
+    _accept(ledger, _report(ledger))
+    lost = _proof(ledger)
+    for item in ledger.unproven(lost):
+        ledger.record_proof(lost, ProofOutcome(item.object_id, Proof.MISSING, "It says so."))
+    ledger.give_up_proof(lost, "PACS lost it.")
+    ledger.recall("The model was withdrawn.", "1.2.3")
+    while ledger.parked():
+        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)
+        findings = ledger.study_findings(job)
+        made = [stored_object(ledger.store)] if findings and findings.kind is ReportKind.WITHDRAWN else []
+        ledger.finish_report(job, findings, made, all_to(made, [PACS]))
+    assert DeliveryState.NOT_NEEDED in {one.state for one in _states(ledger)}
+    assert (
+        len(ledger.claim(Stage.DELIVER, "test", 9, 60, PACS)) == 1
+    )  # the withdrawal, which goes where it was accepted
+
+
 def test_what_was_accepted_is_proven_although_something_else_was_refused(ledger: Ledger) -> None:
     delivery = _report(ledger)
     good, bad = ledger.undelivered(delivery)

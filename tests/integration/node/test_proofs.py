@@ -94,7 +94,7 @@ def test_what_is_lost_again_and_again_is_parked_with_a_sentence(node: Delivering
         node.begin(archive.destination(proof=("find",)))
         [parked] = wait_until(node.ledger.parked, WITHIN_S)
     assert parked.stage is Stage.PROVE
-    assert "has accepted objects of this report 3 times and does not hold them" in parked.reason
+    assert "has accepted objects of this report 3 times and says that it does not have them" in parked.reason
     lost = [one for one in node.objects() if one.proof is Proof.MISSING]
     assert {one.state for one in lost} == {DeliveryState.REFUSED}
     assert {archive.came.count(one.sop_instance_uid) for one in lost} == {3}
@@ -137,3 +137,19 @@ def test_a_slow_proof_delays_no_delivery(node: Delivering) -> None:
         queue_report(node.ledger, "archive", "1.2.4")
         wait_until(lambda: {one.state for one in node.ledger.study_objects("1.2.4")} == {DeliveryState.DELIVERED}, 20)
         assert set(node.proofs()) == {Proof.WAITING}
+
+
+def test_an_archive_that_refuses_everything_leaves_nothing_to_prove(node: Delivering) -> None:
+    with Archive(stores=False, commits=False, finds=False) as archive:
+        node.begin(archive.destination())
+        [parked] = wait_until(node.ledger.parked, WITHIN_S)
+    assert parked.stage is Stage.DELIVER
+    assert {(one.state, one.proof) for one in node.objects()} == {(DeliveryState.REFUSED, Proof.NONE)}
+    assert not any(key.startswith("prove") for key in node.ledger.counts()["jobs"])
+
+
+def test_a_destination_that_is_not_to_be_asked_is_not_asked(node: Delivering) -> None:
+    with Archive() as archive:
+        node.begin(archive.destination(proof=()))
+        node.all_are(Proof.UNPROVEN)
+    assert (archive.transactions, archive.queries) == ([], 0)
