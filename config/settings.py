@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from config.adapters import Adapter
+
 AeTitle = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f\x7f]*[^\\\x00-\x20\x7f][^\\\x00-\x1f\x7f]*$")
 ]
@@ -189,12 +191,16 @@ class Settings(_Frozen):
     deliver: DeliverSettings = DeliverSettings()
     web: WebSettings = WebSettings()
     destinations: tuple[Destination, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
 
     @model_validator(mode="after")
     def _destinations_differ(self) -> "Settings":
         keys = [destination.key for destination in self.destinations]
         if len(keys) != len(set(keys)):
             raise ValueError("two destinations have the same name, or the same AE title, host and port")
+        names = [adapter.key for adapter in self.adapters]
+        if len(names) != len(set(names)) or set(names) & set(keys):
+            raise ValueError("two adapters have the same name, or one has the name of a destination")
         return self
 
     @property

@@ -16,6 +16,7 @@ from ledger import (
     history,
     intake,
     leaving,
+    notifications,
     outcomes,
     proofs,
     revisions,
@@ -284,9 +285,19 @@ class Ledger:
             return proofs.notice(connection, job)
 
     def finish_notification(self, job: Job, state: NotificationState, reason: str = "") -> None:
-        """Keep an adapter's answer: ACCEPTED ends the job, REFUSED parks it, WAITING leaves it to `retry`."""
+        """Keep an adapter's answer: REFUSED parks the job, WAITING leaves it to `retry`, all others end it."""
         with self._write() as connection:
             proofs.finish_notification(connection, job, state, reason)
+
+    def adapters_told(self, study_uid: str) -> set[str]:
+        """Adapters that have heard of the study, or are about to: they are to hear of every change."""
+        with self._read() as connection:
+            return notifications.adapters_told(connection, study_uid)
+
+    def told(self, study_uid: str) -> list[notifications.Notification]:
+        """What each adapter was told of each report, oldest report first."""
+        with self._read() as connection:
+            return notifications.of_study(connection, study_uid)
 
     # --- revise ---
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, exists, select, update
 from ledger.database import db_now
 from ledger.deliveries import queue_delivery, queue_notification
 from ledger.history import note
+from ledger.notifications import adapters_reached
 from ledger.records import (
     ImageResult,
     Job,
@@ -118,6 +119,8 @@ def _publish(
     if findings.kind is ReportKind.WITHDRAWN:
         reached = destinations_reached(connection, job.study_instance_uid)
         sends = {destination: uids for destination, uids in sends.items() if destination in reached}
+        heard = adapters_reached(connection, job.study_instance_uid)
+        notify = [adapter for adapter in notify if adapter in heard]
         _take_back(connection, findings)
     report_id = _insert_report(connection, findings, made)
     sends = {destination: uids for destination, uids in sends.items() if uids}

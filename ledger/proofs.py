@@ -8,6 +8,7 @@ from sqlalchemy.sql import ColumnElement
 from ledger.codec import instance_ref, load_result, moment
 from ledger.database import db_now
 from ledger.history import note
+from ledger.notifications import newer_for, withdrawals_before
 from ledger.records import (
     DeliveryState,
     Evidence,
@@ -215,16 +216,20 @@ def notice(connection: Connection, job: Job) -> Notice:
     said = [(instance_ref(row), load_result(row.body)) for row in rows if row.body]
     worst = min(said, key=lambda pair: _urgency(pair[1]), default=None)
     flags = dict.fromkeys(flag for _, result in said for flag in result.critical_flags)
+    alone = [result for _, result in said if not (result.model and result.model.volume_rule)]
+    speaks = min(alone, key=_urgency, default=None)
     return Notice(
         report_id=report.id,
         study_instance_uid=report.study_uid,
         report_kind=ReportKind(report.kind),
         priority=TriagePriority(report.priority),
-        findings=worst[1].findings if worst else (),
+        findings=speaks.findings if speaks else (),
         critical_flags=tuple(flags),
         made_at=moment(report.created_at),
         source=worst[0] if worst else (instance_ref(rows[0]) if rows else None),
         objects=tuple(SentReference(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid) for row in made),
+        withdrawals=withdrawals_before(connection, report.study_uid, report.id),
+        overtaken=newer_for(connection, report.study_uid, report.id, job.destination or ""),
     )
 
 
@@ -235,7 +240,7 @@ def _urgency(result: ImageResult) -> tuple[int, int, float]:
 
 
 def finish_notification(connection: Connection, job: Job, state: NotificationState, reason: str) -> None:
-    """Keep an adapter's answer. ACCEPTED ends the job; REFUSED parks it; WAITING only records."""
+    """Keep an adapter's answer. ACCEPTED and NOT_NEEDED end the job; REFUSED parks it; WAITING only records."""
     connection.execute(
         update(notifications)
         .where(notifications.c.report_id == job.report_id, notifications.c.adapter == job.destination)
@@ -243,7 +248,7 @@ def finish_notification(connection: Connection, job: Job, state: NotificationSta
     )
     text = f"{job.destination}: {state}{': ' + reason if reason else ''}"
     note(connection, job.study_instance_uid, f"notification_{state}", text, None, job.job_id)
-    if state is NotificationState.ACCEPTED:
-        end(connection, job, JobEvent.FINISHED)
+    if state in (NotificationState.ACCEPTED, NotificationState.NOT_NEEDED):
+        end(connection, job, JobEvent.FINISHED, reason)
     elif state is NotificationState.REFUSED:
         end(connection, job, JobEvent.FAILED_PERMANENT, reason)

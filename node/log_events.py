@@ -40,6 +40,10 @@ WRONG_PATIENT_STOPPED: Final = "wrong_patient_stopped"  # an object that nobody 
 OBJECT_PROVEN: Final = "object_proven"
 PROOF_NOT_OFFERED: Final = "proof_not_offered"
 PROOF_UNREACHABLE: Final = "proof_unreachable"
+NOTICE_TAKEN: Final = "notice_taken"  # by an adapter's receiver
+NOTICE_REFUSED: Final = "notice_refused"
+NOTICE_NOT_NEEDED: Final = "notice_not_needed"
+ADAPTER_UNREACHABLE: Final = "adapter_unreachable"
 DESTINATION_UNREACHABLE: Final = "destination_unreachable"
 DESTINATION_UNKNOWN: Final = "destination_unknown"
 

@@ -42,6 +42,7 @@ ACR_CATEGORY_2 = CodedConcept("RID49481", "RADLEX", "ACR Category 2 Actionable F
 ACR_CATEGORY_3 = CodedConcept("RID49482", "RADLEX", "ACR Category 3 Actionable Finding")
 ACR_CATEGORIES = {1: ACR_CATEGORY_1, 2: ACR_CATEGORY_2, 3: ACR_CATEGORY_3}
 CRITICAL_FLAG = _private("CRITICAL_FLAG", "Critical flag")
+CONNECTION_TEST = _private("CONNECTION_TEST", "Connection test pattern, no finding")
 
 QUALITATIVE_EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 ORIGINAL_SOURCE = _dcm("111040", "Original Source")
@@ -68,6 +69,7 @@ GRADIENT_CLASS_ACTIVATION = _dcm("130403", "Gradient-weighted class activation")
 RESULT_STATUS = _private("RESULT_STATUS", "AI result status")
 WITHDRAWN = _private("WITHDRAWN", "Withdrawn")
 SOURCE_IMAGE = _dcm("121322", "Source image for image processing operation")
+INTERPRETATION = _dcm("110005", "Interpretation")
 ENGLISH = CodedConcept("en-US", "RFC5646", "English (United States)")
 
 

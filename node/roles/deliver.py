@@ -16,6 +16,7 @@ from node.lease import LeaseKeeper
 from node.logging import describe
 from node.periodic import Periodically
 from node.process import exit_at_latest, stop_on_signals
+from node.roles.notify import Notifier
 from node.roles.prove import Prover
 from node.stranded import redirect_words, stranded_destinations
 from node.wiring import open_ledger, owner
@@ -47,6 +48,12 @@ def run(settings: Settings) -> int:
             target=Prover(ledger, settings, destination, stop).run, name=f"prove {destination.key}", daemon=True
         )
         for destination in settings.destinations
+    ]
+    threads += [
+        threading.Thread(
+            target=Notifier(ledger, settings, adapter, stop).run, name=f"notify {adapter.key}", daemon=True
+        )
+        for adapter in settings.adapters
     ]
     for thread in threads:
         thread.start()

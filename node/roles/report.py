@@ -66,7 +66,7 @@ class Say:
         built, sends = self._build(findings)
         objects = [(made, self._keep(made)) for made in built]
         keeper.release(job)
-        self._ledger.finish_report(job, findings, objects, sends)
+        self._ledger.finish_report(job, findings, objects, sends, self._listeners(findings))
         structlog.get_logger().info(
             log_events.REPORT_BUILT,
             study_instance_uid=job.study_instance_uid,
@@ -77,6 +77,11 @@ class Say:
 
     def _geometry(self, instance: InstanceRef) -> Geometry:
         return read_geometry(self._ledger.store.path(instance.path))
+
+    def _listeners(self, findings: StudyFindings) -> list[str]:
+        """The adapters that hear of it: those that want it, and those that heard of the study before."""
+        told = self._ledger.adapters_told(findings.study_instance_uid) if self._settings.adapters else set()
+        return [one.key for one in self._settings.adapters if one.key in told or one.wants(findings.priority.value)]
 
     def _build(self, findings: StudyFindings) -> tuple[list[ResultObject], dict[str, list[str]]]:
         """Every object once, and which of them each destination gets; equal plans share theirs.

@@ -1,0 +1,92 @@
+"""What every adapter says of a report, whatever the format, and what it may be answered."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from highdicom.sr import CodedConcept
+
+from ledger.errors import RetryableError
+from ledger.records import Finding, Notice, NotificationState, ReportKind, TriagePriority
+from sr_writer import codes
+from sr_writer.identity import uid_from
+from sr_writer.source import SourceHeader
+from sr_writer.words import sayable
+
+WITHDRAWN, NOT_RAISED = "WITHDRAWN", "NOT_RAISED"
+_INTERNAL = "unnamed"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One report for one adapter."""
+
+    notice: Notice
+    adapter: str
+    installation_uid: str
+    header: SourceHeader = field(repr=False)
+
+    @property
+    def uid(self) -> str:
+        """The same whenever it is told again, so that the receiver can recognise what it has already."""
+        return uid_from("notice", self.installation_uid, self.adapter, str(self.notice.report_id))
+
+    @property
+    def status(self) -> str:
+        """HIGH, MEDIUM, NOT_ASSESSED, NOT_RAISED or WITHDRAWN. The lowest priority has no name outside."""
+        if self.notice.report_kind is ReportKind.WITHDRAWN:
+            return WITHDRAWN
+        return NOT_RAISED if self.notice.priority is TriagePriority.LOW else self.notice.priority.value
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """Without a model's internal classes, which say nothing to a reader."""
+        return (one for one in self.notice.findings if sayable(one.label, _INTERNAL) != _INTERNAL)
+
+    def text(self, keyword: str) -> str:
+        """Of the source's header; empty where it does not say."""
+        return str(self.header.patient_and_study.get(keyword) or "")
+
+
+def presence(finding: Finding) -> CodedConcept:
+    """As the measurement report has it: in doubt is neither."""
+    if finding.present:
+        return codes.PRESENT
+    return codes.UNDETERMINED if finding.in_doubt else codes.ABSENT
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a message. reason: a sentence without anything that the receiver said of the patient."""
+
+    state: NotificationState
+    reason: str = ""
+
+
+class TryLater(RetryableError):
+    """This one message was not taken, and may be when it is told again; others need not wait for it."""
+
+
+class Teller(Protocol):
+    """One adapter."""
+
+    def tell(self, message: Message) -> Answer:
+        """Raises Unreachable when there is no connection, TryLater when the message was not taken this time."""
+
+
+def accepted(reason: str = "") -> Answer:
+    return Answer(NotificationState.ACCEPTED, reason)
+
+
+def refused(reason: str) -> Answer:
+    return Answer(NotificationState.REFUSED, reason)
+
+
+def not_needed(reason: str) -> Answer:
+    return Answer(NotificationState.NOT_NEEDED, reason)
+
+
+def secret(path: Path) -> bytes:
+    """What a secret's file holds, without white space around it. Raises OSError."""
+    return path.read_bytes().strip()
