@@ -180,6 +180,16 @@ def test_a_model_that_looked_at_other_bytes_stops_it(store: Store) -> None:
     prove_all(guard_of(findings, store, made, decoded=""), made)  # an older result, which does not say
 
 
+@pytest.mark.parametrize("name", ["sop_instance_uid", "study_instance_uid"])
+def test_a_ledger_that_knows_the_source_by_another_name_stops_it(name: str, store: Store) -> None:
+    findings = flagged(store, make_dx())
+    made = made_of(findings, store)
+    ref = replace(findings.looked_at[0].instance, **{name: "2.25.99"})  # type: ignore[arg-type]
+    guard = Guard(store, lambda report_id: Evidence(report_id, (ref,), ("",)), lambda report_id: OWN)
+    with pytest.raises(NotProven, match="names another instance or study than the ledger"):
+        prove_all(guard, made)
+
+
 def test_a_source_that_is_gone_or_is_no_image_any_more_stops_it(store: Store) -> None:
     findings = flagged(store, make_dx())
     made = made_of(findings, store)
