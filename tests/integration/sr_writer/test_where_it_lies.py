@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ComprehensiveSRStorage
+from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage
 
 from config.settings import DecideSettings, LookSettings, ReportSettings, Settings
 from inference.analyser import Analyser, Source
@@ -107,7 +107,8 @@ def looked_at(planted: Planted, analyser: Analyser, store: Store) -> tuple[Insta
 
 
 def objects(instance: InstanceRef, result: ImageResult, store: Store) -> dict[str, Dataset]:
-    plan = Plan(measurement_sr=(ComprehensiveSRStorage,), picture="whole", presentation_state=True)
+    classes = {"measurement_sr": (ComprehensiveSRStorage,), "text_sr": (EnhancedSRStorage,)}
+    plan = Plan(**classes, picture="whole", presentation_state=True)
     made = build_objects(study((instance, [result])), store, Settings(**SETTINGS), "2.25.7", plan)
     return {one.kind: dataset(one) for one in made}
 
