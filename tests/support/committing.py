@@ -35,6 +35,7 @@ class Archive:
     held: dict[str, Dataset] = field(default_factory=dict)
     came: list[str] = field(default_factory=list)
     transactions: list[str] = field(default_factory=list)
+    asked: list[Dataset] = field(default_factory=list)  # the Action Information of each
     answered: list[int] = field(default_factory=list)  # statuses of the N-EVENT-REPORT-RSPs on new associations
     queries: int = 0
     port: int = field(default_factory=free_port)
@@ -96,6 +97,7 @@ class Archive:
 
     def _commit(self, event: evt.Event) -> tuple[int, None]:
         asked = event.action_information
+        self.asked.append(asked)
         self.transactions.append(str(asked.TransactionUID))
         if not self.silent:
             threading.Thread(target=self._answer, args=(asked, event.assoc), daemon=True).start()

@@ -76,10 +76,16 @@ class Delivering:
             jobs.get(f"{stage}:{state}") for stage in (Stage.DELIVER, Stage.PROVE) for state in ("queued", "running")
         )
 
-    def close(self) -> None:
+    def pause(self) -> None:
+        """The loops end; `run` starts new ones, which know nothing but the ledger."""
         self.stop.set()
         for thread in self._threads:
             thread.join(20)
+        self._threads.clear()
+        self.stop = threading.Event()
+
+    def close(self) -> None:
+        self.pause()
         self.ledger.close()
 
     def begin(self, destination: Destination, **deliver: float) -> Settings:

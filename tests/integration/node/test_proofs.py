@@ -1,10 +1,11 @@
 """Whether a destination holds what it accepted: asked of archives that commit, list, forget, or will not say."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from config.settings import Settings
 from ledger.records import DeliveryState, Proof, Stage
 from scp.receiver import Receiver
 from tests.support.asked import queue_report
@@ -29,18 +30,16 @@ def test_an_archive_that_answers_on_the_same_association_commits(node: Deliverin
     assert archive.queries == 0
 
 
-def test_an_archive_that_answers_on_an_association_of_its_own_commits(node: Delivering) -> None:
+def test_an_archive_that_answers_on_an_association_of_its_own_commits(
+    node: Delivering, hear: Callable[[Settings], None]
+) -> None:
     with Archive(reply_to=node.port) as archive:
         settings = node.settings(archive.destination(), commitment_wait_s=0.2)
-        receiver = Receiver(settings, node.ledger)
-        receiver.start()
-        try:
-            queue_report(node.ledger, "archive", STUDY)
-            node.run(settings)
-            node.all_are(Proof.COMMITTED)
-            wait_until(lambda: archive.answered, 10)
-        finally:
-            receiver.stop(0.0)
+        hear(settings)
+        queue_report(node.ledger, "archive", STUDY)
+        node.run(settings)
+        node.all_are(Proof.COMMITTED)
+        wait_until(lambda: archive.answered, 10)
     assert archive.answered == [0x0000]
     assert archive.queries == 0
 
@@ -50,6 +49,41 @@ def test_an_archive_that_never_answers_is_read_back(node: Delivering) -> None:
         node.begin(archive.destination(), commitment_wait_s=0.1, commitment_answer_max_s=0.5)
         node.all_are(Proof.FOUND)
     assert len(archive.transactions) == 1
+
+
+@pytest.fixture
+def hear(node: Delivering) -> Iterator[Callable[[Settings], None]]:
+    """Start our own AE beside the loops."""
+    started: list[Receiver] = []
+
+    def start(settings: Settings) -> None:
+        started.append(Receiver(settings, node.ledger))
+        started[-1].start()
+
+    yield start
+    for receiver in started:
+        receiver.stop(0.0)
+
+
+def test_an_answer_that_comes_after_a_restart_is_used(node: Delivering, hear: Callable[[Settings], None]) -> None:
+    with Archive(silent=True) as archive:
+        settings = node.begin(archive.destination(), commitment_wait_s=0.1)
+        wait_until(lambda: node.ledger.counts()["commitments"], WITHIN_S)
+        node.pause()
+        node.run(settings)
+        hear(settings)
+        assert archive.report(*archive.answer_to(archive.asked[0]), node.port) == 0x0000
+        node.all_are(Proof.COMMITTED)
+    assert len(archive.transactions) == 1
+
+
+def test_an_answer_that_comes_too_late_still_counts(node: Delivering, hear: Callable[[Settings], None]) -> None:
+    with Archive(silent=True) as archive:
+        settings = node.begin(archive.destination(), commitment_wait_s=0.1, commitment_answer_max_s=0.3)
+        hear(settings)
+        node.all_are(Proof.FOUND)
+        assert archive.report(*archive.answer_to(archive.asked[0]), node.port) == 0x0000
+        assert set(node.proofs()) == {Proof.COMMITTED}
 
 
 @pytest.mark.parametrize("one_only", [False, True], ids=["list of UIDs", "one UID only"])
