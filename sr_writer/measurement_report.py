@@ -167,17 +167,25 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
         ),
         finding_type=codes.concept(finding.code),
         algorithm_id=_algorithm(said.read.result, finding),
-        measurements=_numbers(said),
+        measurements=_numbers(said, _probability(said, report)),
     )
 
 
-def _numbers(said: Statement) -> list[Measurement]:
+def _probability(said: Statement, report: Report) -> CodedConcept:
+    """Where a viewer writes nothing beside a box but the names of its numbers, the name says of what."""
+    if not report.plan.boxes_only:
+        return codes.PROBABILITY
+    code = f"PROB_{said.finding.label.upper()}"[:16]  # VR SH
+    return CodedConcept(code, codes.PRIVATE_SCHEME, f"{name_of(said.finding)} probability")
+
+
+def _numbers(said: Statement, name: CodedConcept) -> list[Measurement]:
     """The probability, and how far the passes lie apart: those were counted for the finding, not for each box."""
     if said.region:
-        return [Measurement(name=codes.PROBABILITY, value=in_percent(said.region.probability), unit=codes.PERCENT)]
+        return [Measurement(name=name, value=in_percent(said.region.probability), unit=codes.PERCENT)]
     probability, sd = said.finding.probability, said.finding.probability_sd
     return [
-        Measurement(name=codes.PROBABILITY, value=in_percent(probability), unit=codes.PERCENT),
+        Measurement(name=name, value=in_percent(probability), unit=codes.PERCENT),
         Measurement(name=codes.PROBABILITY_SD, value=_percent(sd), unit=codes.PERCENT),
     ]
 

@@ -10,6 +10,7 @@ from io import BytesIO
 import numpy as np
 import structlog
 from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -28,6 +29,8 @@ from sr_writer.source import SliceHeader, SourceHeader, read_header, read_slice
 from sr_writer.words import series_description
 
 KIND = "segmentation"
+# CIELab, one for each segment in turn; a viewer that is told none warns its reader. Magenta, cyan, yellow, orange.
+_COLOURS = ((60.0, 94.0, -60.0), (91.0, -50.0, -15.0), (97.0, -21.0, 94.0), (75.0, 24.0, 79.0))
 log = structlog.get_logger()
 
 
@@ -179,6 +182,7 @@ def _description(report: Report, volume: VolumeFinding, number: int) -> SegmentD
         ),
         tracking_uid=volume_tracking_uid(report, volume),
         tracking_id=volume_tracking_id(volume),
+        display_color=CIELabColor(*_COLOURS[(number - 1) % len(_COLOURS)]),
         anatomic_regions=[codes.concept(volume.site)] if volume.site else None,
     )
 

@@ -1,5 +1,6 @@
 """A reader in front of OHIF: opens a study, opens its series one by one, and says what is to be seen."""
 
+from base64 import b64decode
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +18,9 @@ FLAGS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 SCREEN = {"width": 1280, "height": 800}
 NO_TOUR = "localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))"
 WITHIN_MS = 60_000.0
-QUIET_S = 1.0
+QUIET_S = 0.7
 ENTRY = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
+CANVAS = "canvas.cornerstone-canvas"
 DRAWN = "svg.svg-layer"
 BLANK_SPREAD = 4.0  # grey levels: a viewport that shows nothing is one colour
 
@@ -36,8 +38,8 @@ class Box:
 class Viewer:
     """One chromium with one page; a context manager. `page` is there for what is asked once only."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self) -> None:
+        self._url = ""
         self.asked_elsewhere: list[str] = []
         self.failures: list[str] = []
 
@@ -61,12 +63,13 @@ class Viewer:
         if not url.startswith((self._url, "blob:", "data:")):
             self.asked_elsewhere.append(url)
 
-    def open(self, study_uid: str, series: int) -> None:
-        """Open a study and wait until all its series are listed."""
+    def open(self, url: str, study_uid: str, series: int) -> None:
+        """Open a study in the OHIF at `url` and wait until all its series are listed."""
+        self._url = url
         self.failures.clear()
         self.page.goto(f"{self._url}/viewer?StudyInstanceUIDs={study_uid}")
         wait_until(lambda: self.page.locator(ENTRY).count() >= series, WITHIN_MS / 1000, 0.2)
-        self.page.locator("canvas.cornerstone-canvas").first.wait_for()
+        self.page.locator(CANVAS).first.wait_for()
 
     def series(self) -> list[str]:
         """The list at the left: modality and description of each series, as OHIF writes them."""
@@ -125,18 +128,26 @@ class Viewer:
         if not panel.count():
             self.page.locator('[data-cy="trackedMeasurements-btn"]').click()
             panel.wait_for()
-        return [" | ".join(row.inner_text().splitlines()) for row in panel.locator('[data-cy="data-row"]').all()]
+        return [
+            " | ".join(row.inner_text().splitlines())
+            for row in panel.locator('[data-cy^="measurement-table-row"]').all()
+        ]
 
     def pixels(self) -> NDArray[np.uint8]:
         """The image as it is shown, without what is written or drawn over it: (rows, columns, 3)."""
-        shown = self.grid.locator("canvas.cornerstone-canvas").first.screenshot()
-        return np.asarray(Image.open(BytesIO(shown)).convert("RGB"))
+        canvas = self.grid.locator(CANVAS).first
+        encoded: str = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+        return np.asarray(Image.open(BytesIO(b64decode(encoded.partition(",")[2]))).convert("RGB"))
 
     def is_blank(self) -> bool:
-        """Whether a reader looks at a viewport of one colour with no text in it."""
-        picture = np.asarray(Image.open(BytesIO(self.grid.screenshot())).convert("L"), float)
-        inside = picture[8:-8, 8:-8]
-        return bool(inside.std() < BLANK_SPREAD) and not self.text().strip()
+        """Whether a reader looks at a viewport of one colour with nothing written in it."""
+        if self.text().strip():
+            return False
+        return not self.grid.locator(CANVAS).count() or bool(self.pixels().std() < BLANK_SPREAD)
+
+    def went_wrong(self) -> bool:
+        """Whether OHIF tells its reader that it failed."""
+        return "went wrong" in self.page.inner_text("body")
 
     def keep(self, path: Path, colours: int = 128) -> None:
         """The whole page as a small PNG."""

@@ -26,6 +26,7 @@ CONFIG = {
     "showErrorDetails": "always",
     "investigationalUseDialog": {"option": "never"},
     "maxNumRequests": {"interaction": 10, "thumbnail": 5, "prefetch": 5},
+    "autoCineModalities": [],  # else its film controls lie on the banner of a Secondary Capture
     "defaultDataSourceName": "dicomweb",
     "dataSources": [
         {
