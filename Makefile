@@ -27,12 +27,13 @@ test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB 
 test-viewers: $(VENV)/.viewers ## See real results in OHIF, Orthanc and chromium (needs `make peers`; ARGS="--pictures docs/images" keeps pictures)
 	@$(VENV)/bin/python -m pytest -m viewers tests/viewers $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, layers, spelling
+check: $(VENV)/.dev ## Format, lint, types, layers, spelling, and that docs/conformance.md says what the code does
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
+	$(VENV)/bin/opentriage conformance --check
 
 format: $(VENV)/.dev ## Put the code into shape
 	$(VENV)/bin/ruff check --fix --exit-zero .

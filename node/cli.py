@@ -21,6 +21,7 @@ COMMANDS = {
     "models": "List the installed model packages, or check that they are what they claim to be.",
     "validate": "Measure a model package on labelled images: figures, plots and one page.",
     "probe-pacs": "Find out what a PACS takes: ask, send an invented patient's study, look what is found again.",
+    "conformance": "Print the DICOM conformance statement, from the tables that the program uses.",
     "check-config": "Print every setting with its origin, and warn of risky choices.",
     "demo": "Show the whole path in a throwaway folder: samples in, reports in a stand-in PACS.",
 }
