@@ -18,6 +18,7 @@ from inference.licence import unaccepted
 from inference.manifest import Manifest
 from inference.package import check_enough, installed
 from inference.session import behaving
+from node.commands.adapter_warnings import adapter_warnings
 from node.console import EXIT_FAILED, ConfigOption, err, out, settings_of
 from sr_writer.profiles import PARAMETRIC_MAP, PRESENTATION_STATE, PROFILES
 
@@ -52,8 +53,8 @@ def _shown(key: str, value: object) -> str:
     if key == "node.database_url" and "@" in str(value):
         scheme, _, rest = str(value).partition("://")
         return f"{scheme}://…@{rest.rpartition('@')[2]}"  # never a password
-    if key == "destinations" and isinstance(value, tuple):
-        return ", ".join(destination.key for destination in value) or "none"
+    if key in ("destinations", "adapters") and isinstance(value, tuple):
+        return ", ".join(one.key for one in value) or "none"
     return str(value)
 
 
@@ -77,6 +78,7 @@ def warnings(settings: Settings) -> Iterator[str]:
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
         yield "decide: nothing ever becomes HIGH"
     yield from _reports(settings)
+    yield from adapter_warnings(settings)
     yield from _folders(settings)
 
 

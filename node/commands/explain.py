@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ledger.ledger import Ledger
-from ledger.records import DeliveryState, ImageResult, Proof
+from ledger.records import DeliveryState, ImageResult, Proof, ReportKind
 from ledger.views import ObjectDelivery
 from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
@@ -33,6 +33,17 @@ def explain(
         out.print(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + f"  {event.name}  {event.text}", markup=False)
     _images(ledger, study_uid)
     _objects(ledger, study_uid)
+    _told(ledger, study_uid)
+
+
+def _told(ledger: Ledger, study_uid: str) -> None:
+    told = ledger.told(study_uid)
+    if told:
+        out.print("\nAdapters", style="bold")
+    for one in told:
+        what = "" if one.report_kind is ReportKind.WITHDRAWN else f", priority {one.priority}"
+        line = f"{one.adapter}: {one.report_kind} report{what}: {one.state} {one.reason}"
+        out.print(line.rstrip(), markup=False)
 
 
 def _images(ledger: Ledger, study_uid: str) -> None:
