@@ -25,7 +25,15 @@ from pydicom.dataset import Dataset
 
 from ledger.records import ResultObject, SentReference
 from sr_writer import codes
-from sr_writer.document import document_arguments, dress_document, header_items, language, observation_context, separate
+from sr_writer.document import (
+    document_arguments,
+    dress_document,
+    header_items,
+    language,
+    name_in,
+    observation_context,
+    separate,
+)
 from sr_writer.dress import ANY_IMAGE, Report, finished
 from sr_writer.identity import uid_from
 from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR, Plan
@@ -148,11 +156,8 @@ def _document(
     report: Report, root: Dataset, sop_class: str, kind: str, before: Sequence[SentReference]
 ) -> ResultObject:
     separate(root)
-    named = f"withdrawn {kind} {sop_class} {' '.join(sorted(item.sop_instance_uid for item in before))}"
-    names = {
-        "series_instance_uid": report.identity.series(named),
-        "sop_instance_uid": report.identity.instance(named),
-    }
+    name = name_in(kind, sop_class)
+    names = {"series_instance_uid": report.identity.series(name), "sop_instance_uid": report.identity.instance(name)}
     ds = sr_document(sop_class, **{**document_arguments(report, kind, root), **names})
     dress_document(ds, report, kind, "withdrawn", before)
     ds.SeriesDescription = series_description(None, "withdrawn")

@@ -125,6 +125,11 @@ def test_no_finding_and_no_priority_is_stated(store: Store) -> None:
         assert not [item for item in items(ds) if item.ConceptNameCodeSequence[0].CodeValue == "260870009"]
 
 
+def test_not_even_a_flagged_study_raises_its_withdrawal(store: Store) -> None:
+    for made in build(replace(withdrawal(store), priority=TriagePriority.HIGH), store):
+        assert dataset(made).SeriesDescription == "AI result: withdrawn (research)"
+
+
 def test_machines_read_it_as_a_code(store: Store) -> None:
     for ds in of_kind(build(withdrawal(store), store), "measurement_sr"):
         codes = {item.ConceptCodeSequence[0].CodeValue for item in items(ds) if item.ValueType == "CODE"}
