@@ -19,14 +19,13 @@ CONFIG = {
     "routerBasename": "/",
     "extensions": [],
     "modes": [],
-    "customizationService": {},
+    "customizationService": {"autoCineModalities": {"$set": []}},  # else film controls lie on a Secondary Capture
     "showStudyList": True,
     "maxNumberOfWebWorkers": 1,
     "showLoadingIndicator": True,
     "showErrorDetails": "always",
     "investigationalUseDialog": {"option": "never"},
     "maxNumRequests": {"interaction": 10, "thumbnail": 5, "prefetch": 5},
-    "autoCineModalities": [],  # else its film controls lie on the banner of a Secondary Capture
     "defaultDataSourceName": "dicomweb",
     "dataSources": [
         {
