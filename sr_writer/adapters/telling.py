@@ -11,7 +11,7 @@ from ledger.errors import RetryableError
 from ledger.records import Finding, Notice, NotificationState, ReportKind, TriagePriority
 from sr_writer import codes
 from sr_writer.identity import uid_from
-from sr_writer.source import SourceHeader
+from sr_writer.source import SourceHeader, value_text
 from sr_writer.words import sayable
 
 WITHDRAWN, NOT_RAISED = "WITHDRAWN", "NOT_RAISED"
@@ -46,7 +46,7 @@ class Message:
 
     def text(self, keyword: str) -> str:
         """Of the source's header; empty where it does not say."""
-        return str(self.header.patient_and_study.get(keyword) or "")
+        return value_text(self.header.patient_and_study, keyword)
 
 
 def presence(finding: Finding) -> CodedConcept:
