@@ -79,6 +79,10 @@ def test_a_note_takes_nothing_from_another_study(story: Story) -> None:
     story.note("113037", image, study="9.9.9")
     assert not story.claimable(Stage.REPORT)
     assert story.priority is LOW
+    story.image(judged(LOW, 0.1))
+    findings = story.final()
+    assert findings is not None
+    assert len(findings.looked_at) == 2
 
 
 def test_a_recalled_study_is_withdrawn_once(story: Story) -> None:
