@@ -42,7 +42,7 @@ format: $(VENV)/.dev ## Put the code into shape
 peers: ## Install the Debian packages that the tests use as peers (needs root or sudo)
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
 	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
-	    dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium $$(command -v npm > /dev/null || echo npm) > /dev/null
+	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql chromium $$(command -v npm > /dev/null || echo npm) > /dev/null
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
 	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.inference $(ARGS)
