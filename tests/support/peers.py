@@ -14,6 +14,9 @@ PACKAGES = {
     "dcmsend": "dcmtk",
     "dcmqrscp": "dcmtk",
     "dsrdump": "dcmtk",
+    "dsr2html": "dcmtk",
+    "java": "default-jdk-headless",
+    "javac": "default-jdk-headless",
     "dciodvfy": "dicom3tools",
     "Orthanc": "orthanc",
 }
