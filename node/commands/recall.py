@@ -14,9 +14,7 @@ SHOWN = 10
 
 @app.command()
 def recall(
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why, as the withdrawn report shall say it.")
-    ],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, as the withdrawn report shall say it.")],
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME[@VERSION]", help="Every study whose newest report rests on this model package."),
