@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from node.cli import app
 from sr_writer.probe_study import PATIENT_ID, STUDY_UID, WORDS, probe_objects
+from tests.support.committing import Archive
 from tests.support.dcmqrscp import QueryArchive
 from tests.support.orthanc import AE_TITLE, PLUGINS, Orthanc
 from tests.support.peers import free_port, need
@@ -209,6 +210,23 @@ def test_an_archive_that_lists_nothing_of_what_it_stored_fails(monkeypatch: pyte
         server.server_close()
     assert result.exit_code == 1
     assert lines(result, "text sr")[0][5] == "not found (C-FIND)"
+
+
+@pytest.mark.parametrize(
+    ("archive", "found"),
+    [
+        (Archive(finds=False), "found (Storage Commitment)"),
+        (Archive(), "found (C-FIND, Storage Commitment)"),
+        (Archive(finds=False, reply_to=1, silent=True), "unprovable"),
+    ],
+    ids=["commits", "lists and commits", "answers the node alone"],
+)
+def test_an_archive_that_commits_proves_it(archive: Archive, found: str) -> None:
+    with archive:
+        result = ask(f"{archive.destination().ae_title}@127.0.0.1:{archive.port}", "--yes")
+    assert result.exit_code == 0, result.output
+    assert lines(result, "text sr")[0][5] == found
+    assert len(archive.asked[0].ReferencedSOPSequence) == OBJECTS
 
 
 def test_images_that_are_refused_do_not_matter() -> None:
