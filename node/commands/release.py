@@ -6,6 +6,7 @@ import typer
 
 from config import Settings
 from ledger.ledger import Ledger
+from ledger.records import Stage
 from node.asking import existing_ledger
 from node.console import ConfigOption, err, fail, settings_of, usage_error
 from node.stranded import redirect_words
@@ -58,7 +59,10 @@ def _release(ledger: Ledger, settings: Settings, job: int) -> None:
     parked = next((one for one in ledger.parked() if one.job_id == job), None)
     if parked is None:
         fail(f"there is no parked job {job}")
-    if parked.destination and parked.destination not in [one.key for one in settings.destinations]:
+    if parked.stage is Stage.NOTIFY:
+        if parked.destination not in [one.key for one in settings.adapters]:
+            fail(f"job {job} is for the adapter {parked.destination}, which the settings do not name")
+    elif parked.destination and parked.destination not in [one.key for one in settings.destinations]:
         cure = redirect_words(parked.destination)
         fail(f"job {job} is for {parked.destination}, which the settings do not name: {cure}")
     ledger.release(job)

@@ -8,11 +8,14 @@ from typing import Any
 import hl7
 import pytest
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
 from config.settings import DeliverSettings, NodeSettings, Settings
 from ledger.ledger import Ledger
 from ledger.notifications import Notification
 from ledger.records import NotificationState, Stage, TriagePriority
+from node.commands.explain import app as explain
+from node.commands.release import app as release
 from node.lease import LeaseKeeper
 from node.roles.notify import Notifier
 from node.roles.report import Say
@@ -236,6 +239,24 @@ def test_a_withdrawal_is_not_told_to_whom_nothing_was_told(site: Site) -> None:
         site.recall(study)
         assert [one.state for one in site.ledger.told(study)] == [NotificationState.NOT_NEEDED]
     assert len(receiver.heard) == 1
+
+
+def test_a_person_releases_what_an_adapter_was_refused(site: Site) -> None:
+    with Ris() as receiver:
+        receiver.answers.append("AR")
+        site.adapters(ris(receiver.port))
+        [study] = site.report(HIGH)
+        site.told(study, "refused")
+        [parked] = site.ledger.parked()
+        config = site.folder / "site.toml"
+        adapter = f'[[adapters]]\nkind = "hl7"\nname = "hl7"\nhost = "127.0.0.1"\nport = {receiver.port}\n'
+        database = f'database_url = "sqlite:///{site.folder / "ledger.sqlite"}"\n'
+        config.write_text(f'[node]\nstate_dir = "{site.folder}"\n{database}{adapter}')
+        done = CliRunner().invoke(release, [str(parked.job_id), "--config", str(config)])
+        assert done.exit_code == 0, done.output
+        site.told(study, "accepted")
+        told = CliRunner().invoke(explain, [study, "--config", str(config)]).output
+    assert "hl7: provisional report, priority HIGH: accepted" in told
 
 
 # --- UPS-RS ---
