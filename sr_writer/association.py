@@ -1,8 +1,9 @@
 """An association that asks a destination something: proof of what it holds, in any of the DICOM ways."""
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
@@ -17,9 +18,34 @@ _config.LOG_REQUEST_IDENTIFIERS = False
 _EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _TRANSIENT = 2  # result of A-ASSOCIATE-RJ
 
+T = TypeVar("T")
+
 
 class NotOffered(PermanentError):
     """The destination cannot be asked this way until somebody changes something there; the text says what."""
+
+
+class BrokeOff(Unreachable):
+    """The destination took the association and broke off at the request itself."""
+
+
+def insisting(ask: Callable[[], T], destination: Destination, what: str) -> T:
+    """`ask`, and once more on a new association when the destination breaks off at the request.
+
+    One that takes the association again and breaks off again is there and does not want to be asked: some archives say
+    so of a calling AE title that they do not know. Raises NotOffered then; what `ask` raises otherwise.
+    """
+    try:
+        return ask()
+    except BrokeOff:
+        pass
+    try:
+        return ask()
+    except BrokeOff:
+        raise NotOffered(
+            f"{destination.key} breaks off when {destination.calling_ae_title} asks it for {what}: "
+            "make this AE title known there and allow it to ask."
+        ) from None
 
 
 @contextmanager

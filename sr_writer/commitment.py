@@ -4,6 +4,7 @@ Its answer is an N-EVENT-REPORT, on the association that asked or, minutes later
 """
 
 import queue
+import time
 from collections.abc import Callable, Sequence
 
 from pydicom.dataset import Dataset
@@ -13,7 +14,7 @@ from pynetdicom.association import Association
 
 from config.settings import DeliverSettings, Destination
 from ledger.commitments import CommitmentAnswer, answer_of
-from sr_writer.association import NotOffered, asking
+from sr_writer.association import BrokeOff, NotOffered, asking, insisting
 from sr_writer.errors import Unreachable
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"  # SOP class, PS3.4 J.3
@@ -69,13 +70,17 @@ def request(
         return _SUCCESS, None
 
     handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, listen)]
-    with asking(destination, settings, PUSH_MODEL, handlers) as association:
-        _act(association, destination, _information(transaction_uid, objects))
-        on_accepted()
-        try:
-            return answers.get(timeout=wait_s)
-        except queue.Empty:
-            return None
+
+    def ask() -> CommitmentAnswer | None:
+        with asking(destination, settings, PUSH_MODEL, handlers) as association:
+            _act(association, destination, _information(transaction_uid, objects), settings.response_timeout_s)
+            on_accepted()
+            try:
+                return answers.get(timeout=wait_s)
+            except queue.Empty:
+                return None
+
+    return insisting(ask, destination, "storage commitment")
 
 
 def _information(transaction_uid: str, objects: Sequence[Named]) -> Dataset:
@@ -91,9 +96,12 @@ def _information(transaction_uid: str, objects: Sequence[Named]) -> Dataset:
     return information
 
 
-def _act(association: Association, destination: Destination, information: Dataset) -> None:
+def _act(association: Association, destination: Destination, information: Dataset, timeout_s: float) -> None:
+    began = time.monotonic()
     answered, _ = association.send_n_action(information, _REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     status = answered.get("Status")
+    if status is None and time.monotonic() - began < timeout_s:
+        raise BrokeOff(f"{destination.key} broke off at a request for storage commitment.")
     if status is None:
         raise Unreachable(f"{destination.key} did not answer a request for storage commitment.")
     if status in _LATER:

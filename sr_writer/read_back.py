@@ -6,6 +6,7 @@ before it is called missing: not every archive matches a list of UIDs.
 
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 
 from config.settings import DeliverSettings, Destination
-from sr_writer.association import NotOffered, asking
+from sr_writer.association import BrokeOff, NotOffered, asking, insisting
 from sr_writer.errors import Unreachable
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -43,15 +44,19 @@ Ask = Callable[[Destination, DeliverSettings, Sequence[Wanted]], set[str]]
 
 def find(destination: Destination, settings: DeliverSettings, wanted: Sequence[Wanted]) -> set[str]:
     """The SOP Instance UIDs of `wanted` that the destination lists by C-FIND. Raises NotOffered, Unreachable."""
-    found: set[str] = set()
-    with asking(destination, settings, STUDY_ROOT_FIND) as association:
-        for series in _by_series(wanted):
-            uids = [one.sop_instance_uid for one in series]
-            found |= _query(association, destination, series[0], uids)
-            if len(uids) > 1:
-                for uid in set(uids) - found:
-                    found |= _query(association, destination, series[0], [uid])
-    return found & {one.sop_instance_uid for one in wanted}
+
+    def ask() -> set[str]:
+        found: set[str] = set()
+        with asking(destination, settings, STUDY_ROOT_FIND) as association:
+            for series in _by_series(wanted):
+                uids = [one.sop_instance_uid for one in series]
+                found |= _query(association, destination, series[0], uids, settings.response_timeout_s)
+                if len(uids) > 1:
+                    for uid in set(uids) - found:
+                        found |= _query(association, destination, series[0], [uid], settings.response_timeout_s)
+        return found
+
+    return insisting(ask, destination, "what it holds (C-FIND)") & {one.sop_instance_uid for one in wanted}
 
 
 def _by_series(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
@@ -60,7 +65,10 @@ def _by_series(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
         yield list(series)
 
 
-def _query(association: Association, destination: Destination, series: Wanted, uids: Sequence[str]) -> set[str]:
+def _query(
+    association: Association, destination: Destination, series: Wanted, uids: Sequence[str], timeout_s: float
+) -> set[str]:
+    began = time.monotonic()
     if not association.is_established:
         raise Unreachable(f"{destination.key} broke off while it was asked what it holds.")
     identifier = Dataset()
@@ -79,13 +87,15 @@ def _query(association: Association, destination: Destination, series: Wanted, u
             if match is not None and "SOPInstanceUID" in match:
                 found.add(str(match.SOPInstanceUID))
             continue
+        if status is None and time.monotonic() - began < timeout_s:
+            raise BrokeOff(f"{destination.key} broke off while it was asked what it holds.")
         _check_last(status, destination)
     return found
 
 
 def _check_last(status: int | None, destination: Destination) -> None:
     if status is None:
-        raise Unreachable(f"{destination.key} broke off while it was asked what it holds.")
+        raise Unreachable(f"{destination.key} did not answer when it was asked what it holds.")
     if status in _LATER:
         raise Unreachable(f"{destination.key} cannot answer a query now (0x{status:04X}).")
     if status != 0x0000:

@@ -28,6 +28,7 @@ class Archive:
     stores: bool = True
     reply_to: int | None = None
     silent: bool = False
+    breaks_off: bool = False  # at every question, as Orthanc does with an AE title that it does not know
     lists_one_uid_only: bool = False
     loses: Callable[[str, int], bool] = lambda uid, time: False  # (UID, how often it came): accepted, then gone
     commits_to: Callable[[str], bool] = lambda uid: True
@@ -78,6 +79,9 @@ class Archive:
 
     def _find(self, event: evt.Event) -> Any:
         self.queries += 1
+        if self.breaks_off:
+            event.assoc.abort()
+            return
         wanted = event.identifier
         asked = wanted.SOPInstanceUID
         uids = [asked] if isinstance(asked, str) else list(asked)
@@ -96,6 +100,9 @@ class Archive:
             yield 0xFF00, match
 
     def _commit(self, event: evt.Event) -> tuple[int, None]:
+        if self.breaks_off:
+            event.assoc.abort()
+            return 0x0000, None
         asked = event.action_information
         self.asked.append(asked)
         self.transactions.append(str(asked.TransactionUID))

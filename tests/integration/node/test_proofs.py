@@ -51,6 +51,14 @@ def test_an_archive_that_never_answers_is_read_back(node: Delivering) -> None:
     assert len(archive.transactions) == 1
 
 
+def test_an_archive_that_breaks_off_at_every_question_leaves_it_unproven_and_says_what_to_do(node: Delivering) -> None:
+    with Archive(breaks_off=True) as archive:
+        node.begin(archive.destination())
+        objects = node.all_are(Proof.UNPROVEN)
+    assert archive.queries <= 2
+    assert all("make this AE title known there" in one.proof_text for one in objects)
+
+
 @pytest.fixture
 def hear(node: Delivering) -> Iterator[Callable[[Settings], None]]:
     """Start our own AE beside the loops."""
