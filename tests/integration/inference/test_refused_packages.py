@@ -111,7 +111,9 @@ def test_a_refused_package_that_the_settings_name_stops_the_start(
 ) -> None:
     write_package(tmp_path, "good")
     write_package(tmp_path, "broken", **BROKEN[why])
-    with pytest.raises(PackageError, match=rf"look\.models names 'broken', but the model package broken 1\.0\.0.*{why}"):
+    with pytest.raises(
+        PackageError, match=rf"look\.models names 'broken', but the model package broken 1\.0\.0.*{why}"
+    ):
         opened(tmp_path, ["good", named])
     assert opened(tmp_path, ["good"]).refused == ()
 
