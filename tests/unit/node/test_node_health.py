@@ -40,7 +40,7 @@ def test_without_models_a_node_is_starting_or_red(
     tmp_path: Path, age_s: float, deaths: dict[str, list[float]], said: str
 ) -> None:
     settings, now = settings_in(tmp_path), time.monotonic()
-    died = {role: [now - ago for ago in agos] for role, agos in deaths.items()}
+    died = {role: [now - ago for ago in ages_ago] for role, ages_ago in deaths.items()}
     notices.publish(settings, "supervisor", began=now - age_s, deaths=died, why={})
     assert reasons(settings) == [said]
     notices.publish(settings, "analyse", provider="cpu")
