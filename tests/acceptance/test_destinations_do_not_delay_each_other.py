@@ -22,10 +22,11 @@ def test_a_dead_and_a_dumb_destination_delay_nobody_and_get_everything_later(sta
         wait_until(lambda: len(pacs.files()) == 8, 30)
         entry = node.entry(first.StudyInstanceUID)
         assert entry is not None
-        states = dict(entry.deliveries)
+        states, reached = dict(entry.deliveries), f"PACS@127.0.0.1:{pacs.port}"
         assert states[f"DEAD@127.0.0.1:{dead_port}"] == states[f"DUMB@127.0.0.1:{dumb_port}"] == "waiting"
-        assert states[f"PACS@127.0.0.1:{pacs.port}"] == "delivered"
+        assert states[reached] == "delivered"
         sent = {path.name for path in pacs.files()}
+        wait_until(lambda: all(dict(seen.proofs)[reached] == "unproven" for seen in node.ledger.worklist()), 30)
     with StoreScp(tmp_path / "late", dead_port) as late, StoreScp(tmp_path / "woken", dumb_port) as woken:
         wait_until(lambda: {path.name for path in late.files()} == sent, 60)
         wait_until(lambda: {path.name for path in woken.files()} == sent, 60)
