@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, exists, select, update
+from sqlalchemy.exc import IntegrityError
 
 from ledger.database import db_now
 from ledger.deliveries import queue_delivery, queue_notification
+from ledger.errors import PermanentError
 from ledger.history import note
 from ledger.notifications import adapters_reached
 from ledger.records import (
@@ -122,7 +124,13 @@ def _publish(
         heard = adapters_reached(connection, job.study_instance_uid)
         notify = [adapter for adapter in notify if adapter in heard]
         _take_back(connection, findings)
-    report_id = _insert_report(connection, findings, made)
+    try:
+        report_id = _insert_report(connection, findings, made)
+    except IntegrityError:
+        raise PermanentError(
+            "An object of this report has the UID of one that was made before, which is never made again: "
+            "a fault of this program; keep the ledger and report it."
+        ) from None
     sends = {destination: uids for destination, uids in sends.items() if uids}
     for destination, uids in sends.items():
         queue_delivery(connection, report_id, findings, destination, uids)

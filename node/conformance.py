@@ -224,6 +224,8 @@ def _read(one: ResultObject) -> Dataset:
 def _codes(*modules: ModuleType, private: bool) -> Iterator[Row]:
     """Every coded concept that a module names, by itself or in a table."""
     found = {(c.scheme_designator, c.value): c for module in modules for c in _concepts(vars(module).values())}
+    if private:
+        yield f"{codes.PROB_OF_LABEL}<label>", "<Finding> probability, of a box for a viewer that shows names alone"
     for (scheme, value), concept in sorted(found.items()):
         if private and scheme == codes.PRIVATE_SCHEME:
             yield value, concept.meaning

@@ -23,13 +23,14 @@ def _private(value: str, meaning: str) -> CodedConcept:
 
 PRIORITY = _sct("260870009", "Priority")
 HIGH_PRIORITY = _sct("394849002", "High priority")
-ROUTINE_PRIORITY = _sct("394848005", "Normal priority")  # SNOMED's own meaning: the one place this word may stand
+URGENT = _sct("103391001", "Urgent")  # CID 3414; a priority that is not raised is not coded: its code means "Normal"
 
 PRESENT = _sct("52101004", "Present")
 ABSENT = _sct("272519000", "Absent")
 UNDETERMINED = _sct("373068000", "Undetermined")
 
 PROBABILITY = _dcm("122157", "Probability")
+PROB_OF_LABEL = "PROB_"  # and the label, at most 16 characters (SH): for viewers that show names alone
 PROBABILITY_SD = _private("PROB_SD", "Probability SD (MC dropout)")
 VOLUME = _sct("118565006", "Volume")
 MILLILITRE = CodedConcept("ml", "UCUM", "ml")

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ledger.records import StudyFindings
 
-WRITER_VERSION = "3"  # raise it when the same findings are said in other bytes
+WRITER_VERSION = "4"  # raise it when the same findings are said in other bytes
 
 
 @cache
@@ -54,7 +54,8 @@ def identity_of(findings: StudyFindings, results_hash: str, installation_uid: st
     """The identity of a report: DESIGN.md, "identity of results".
 
     results_hash: Settings.results_hash now; the hash each result was made under counts too. plan: `Plan.name`.
-    What a report follows is part of it: the same evidence, told anew after a withdrawal, is another document.
+    What a report follows, and how many were made before it, is part of it: the same evidence, told anew after a
+    withdrawal, is another document, whether or not the first one ever left.
     """
     evidence = sorted(f"{seen.instance.sop_instance_uid} {seen.instance.sha256}" for seen in findings.looked_at)
     results = [result for seen in findings.looked_at for result in seen.results]
@@ -70,6 +71,7 @@ def identity_of(findings: StudyFindings, results_hash: str, installation_uid: st
             f"{WRITER_VERSION} {software_version()}",
             plan,
             findings.kind.value,
+            f"revision {findings.revision}",
             *(f"after {item.sop_instance_uid}" for item in findings.predecessors),
         )
     )

@@ -175,7 +175,7 @@ def _probability(said: Statement, report: Report) -> CodedConcept:
     """Where a viewer writes nothing beside a box but the names of its numbers, the name says of what."""
     if not report.plan.boxes_only:
         return codes.PROBABILITY
-    code = f"PROB_{said.finding.label.upper()}"[:16]  # VR SH
+    code = f"{codes.PROB_OF_LABEL}{said.finding.label.upper()}"[:16]  # VR SH
     return CodedConcept(code, codes.PRIVATE_SCHEME, f"{name_of(said.finding)} probability")
 
 
@@ -259,8 +259,8 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     """Qualitative Evaluations: priority, every scored label, remarks, impression."""
     priority = report.findings.priority
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
-    high = priority is TriagePriority.HIGH
-    items = [CodeContentItem(codes.PRIORITY, codes.HIGH_PRIORITY if high else codes.ROUTINE_PRIORITY, _CONTAINS)]
+    urgency = {TriagePriority.HIGH: codes.HIGH_PRIORITY, TriagePriority.MEDIUM: codes.URGENT}.get(priority)
+    items = [CodeContentItem(codes.PRIORITY, urgency, _CONTAINS)] if urgency else []
     flags = _flags(report, found)
     category = actionable(priority, bool(flags), report.settings.acr_categories)
     items += [CodeContentItem(codes.ACTIONABLE, category, _CONTAINS)] if category else []

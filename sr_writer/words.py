@@ -53,7 +53,8 @@ def in_percent(probability: float) -> float:
 
 def plus_minus(finding: Finding) -> str:
     """ "93.1 % ± 3.0 %": the mean and the sd of the calibrated passes."""
-    return f"{percent(finding.probability)} % ± {finding.probability_sd * 100:.1f} %"
+    sd = finding.probability_sd
+    return f"{percent(finding.probability)} % ± {'<0.1' if sd < 0.0005 else f'{sd * 100:.1f}'} %"
 
 
 def boxes_of(finding: Finding, shown: bool = True) -> str:

@@ -162,3 +162,20 @@ def test_a_recall_reaches_the_destinations_that_have_the_report_in_their_own_pro
         for item in taken[name]:
             assert predecessors(site.read(item)) <= known
             assert predecessors(site.read(item))
+
+
+def test_a_report_that_never_left_is_made_anew_after_a_recall_under_other_uids(site: Site) -> None:
+    source = make_dx()
+    site.say(source, LOW, to("away"))
+    study = str(source.StudyInstanceUID)
+    first = {one.sop_instance_uid for one in site.ledger.study_objects(study)}
+    assert site.ledger.recall("a wrong threshold", study_uid=study) == 1
+    site.write(to("away"))
+    site.ledger.look_again(study, "another threshold")
+    (job,) = site.ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
+    site.ledger.finish_analysis(job, [LOW])
+    site.write(to("away"))
+    made = [one.sop_instance_uid for one in site.ledger.study_objects(study)]
+    assert site.ledger.parked() == []
+    assert len(set(made)) == len(made) > len(first)
+    assert [item.kind for item in site.take("away") if item.sop_instance_uid not in first][-1] == "text_sr"

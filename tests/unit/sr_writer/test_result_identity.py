@@ -83,6 +83,12 @@ def test_the_order_of_arrival_does_not_change_it(tmp_path: Path) -> None:
     assert _of(study(one, two)) == _of(study(two, one))
 
 
+def test_a_report_made_anew_is_another_document_even_if_the_first_never_left(findings: StudyFindings) -> None:
+    anew = dataclasses.replace(findings, revision=2)
+    assert anew.predecessors == findings.predecessors == ()
+    assert _of(anew).instance("text_sr") != _of(findings).instance("text_sr")
+
+
 def test_a_tracking_uid_outlives_a_revision() -> None:
     assert tracking_uid("2.25.1", "1.2.3", "m", "pneumonia") == tracking_uid("2.25.1", "1.2.3", "m", "pneumonia")
     assert tracking_uid("2.25.1", "1.2.3", "m", "pneumonia") != tracking_uid("2.25.1", "1.2.3", "m", "fracture")
