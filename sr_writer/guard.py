@@ -5,14 +5,12 @@ the analysis decoded; they are of one patient and of the study; the object names
 refers to nothing but those sources and our own objects of the study. (That the object's own bytes are those that were
 kept, `sr_writer.deliver` has seen before it asks.)
 
-A source is hashed once per report and process, and again when its file changes in any way; no more than a block of it
-is in memory.
+A source is read and hashed anew for each attempt to send, once for all objects of a report in it, and again when its
+file changes in any way meanwhile; no more than a block of it is in memory.
 """
 
-import threading
 import unicodedata
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -29,7 +27,6 @@ from ledger.store import Store
 from sr_writer.errors import NotNow, NotProven, SourceUnreadable
 from sr_writer.source import PATIENT, SourceIdentity, read_identity, value_text
 
-REPORTS_KEPT = 64
 _REFERENCED, _STUDY = Tag("ReferencedSOPInstanceUID"), Tag("StudyInstanceUID")
 _OTHER_THINGS = {  # sequences whose items refer to studies, procedure steps and patients, which are no instances
     Tag(keyword)
@@ -42,15 +39,14 @@ UNREADABLE = (  # what pydicom raises over a file that is not one of ours any mo
 _NAME, _ID = PATIENT.index("PatientName"), PATIENT.index("PatientID")
 _LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the delivery."
 
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int, int]
 
 
 @dataclass
 class _Sources:
     """What the sources of one report said when they were last read."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    evidence: Evidence | None = None
+    evidence: Evidence
     stamps: dict[int, Stamp] = field(default_factory=dict)  # by instance id; only of those that were proven
     identities: dict[int, SourceIdentity] = field(default_factory=dict)
     objects: dict[str, "_Said"] = field(default_factory=dict)  # by SHA-256 of the file
@@ -67,7 +63,7 @@ class _Said:
 
 
 class Guard:
-    """One for a process; safe to use from many threads, which wait for each other only over the same report.
+    """One for each attempt to send (`anew`), of one thread: what it has read is not believed by the next attempt.
 
     evidence, own_objects: by report id, as `Ledger` gives them.
     """
@@ -78,31 +74,25 @@ class Guard:
         self._store = store
         self._evidence = evidence
         self._own_objects = own_objects
-        self._lock = threading.Lock()
-        self._reports: OrderedDict[int, _Sources] = OrderedDict()
+        self._reports: dict[int, _Sources] = {}
+
+    def anew(self) -> "Guard":
+        """For the next attempt: it has read nothing yet."""
+        return Guard(self._store, self._evidence, self._own_objects)
 
     def prove(self, item: StoredObject, content: bytes) -> None:
         """`content`: the object's whole file. Raises NotProven; NotNow when a source cannot be read just now."""
-        sources = self._of(item.report_id)
-        with sources.lock:
-            if sources.evidence is None:
-                sources.evidence = self._evidence(item.report_id)
-            self._read_sources(sources, sources.evidence)
-            if (said := sources.objects.get(item.sha256)) is None:
-                said = sources.objects[item.sha256] = _said(content)
-            self._compare(item, said, sources.evidence, list(sources.identities.values()))
-
-    def _of(self, report_id: int) -> _Sources:
-        with self._lock:
-            sources = self._reports.setdefault(report_id, _Sources())
-            self._reports.move_to_end(report_id)
-            while len(self._reports) > REPORTS_KEPT:
-                self._reports.popitem(last=False)
-            return sources
+        sources = self._read_sources(item.report_id)
+        if (said := sources.objects.get(item.sha256)) is None:
+            said = sources.objects[item.sha256] = _said(content)
+        self._compare(item, said, sources.evidence, list(sources.identities.values()))
 
     # --- the sources ---
 
-    def _read_sources(self, sources: _Sources, evidence: Evidence) -> None:
+    def _read_sources(self, report_id: int) -> _Sources:
+        if (sources := self._reports.get(report_id)) is None:
+            sources = self._reports[report_id] = _Sources(self._evidence(report_id))
+        evidence = sources.evidence
         if not evidence.instances:
             raise NotProven(f"The ledger does not say which images this report rests on. {_LOOK}")
         for ref, decoded in zip(evidence.instances, evidence.source_sha256, strict=True):
@@ -112,6 +102,7 @@ class Guard:
             sources.stamps.pop(ref.instance_id, None)
             sources.identities[ref.instance_id] = self._prove_source(ref, decoded)
             sources.stamps[ref.instance_id] = stamp
+        return sources
 
     def _stamp(self, ref: InstanceRef) -> Stamp:
         try:
@@ -120,7 +111,7 @@ class Guard:
             raise NotProven(f"A source image of this report is gone, so nobody can show whose it is. {_LOOK}") from None
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _prove_source(self, ref: InstanceRef, decoded_sha256: str) -> SourceIdentity:
         path = self._store.path(ref.path)

@@ -36,11 +36,8 @@ def run(settings: Settings) -> int:
     stop = stop_on_signals()
     exit_at_latest(stop, settings.node.stop_grace_s)
     ledger = open_ledger(settings)
-    guard = Guard(ledger.store, ledger.evidence, ledger.own_objects)
     threads = [
-        threading.Thread(
-            target=Deliverer(ledger, settings, destination, stop, guard).run, name=destination.key, daemon=True
-        )
+        threading.Thread(target=Deliverer(ledger, settings, destination, stop).run, name=destination.key, daemon=True)
         for destination in settings.destinations
     ]
     threads += [
@@ -116,6 +113,7 @@ class Deliverer:
             self._deliver(jobs)
 
     def _deliver(self, jobs: Sequence[Job]) -> None:
+        self._guard = self._guard.anew()  # every attempt reads the sources again
         rounds = [_Round(self._ledger, job, self._prove_after_s) for job in jobs]
         owners = {stored.object_id: one for one in rounds for stored in one.objects}
         objects = [stored for one in rounds for stored in one.objects]

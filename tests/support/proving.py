@@ -26,6 +26,9 @@ class Trusting:
     def prove(self, item: StoredObject, content: bytes) -> None:
         """Everything may leave."""
 
+    def anew(self) -> "Trusting":
+        return self
+
 
 class Delivering:
     """Delivery and proof to one destination, as the deliver role runs them."""

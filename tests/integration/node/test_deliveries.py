@@ -1,5 +1,6 @@
 """What waits for a destination: the most urgent first after an outage, and never stranded in silence."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from node import health
 from node.cli import app
 from node.roles.deliver import Deliverer
 from node.wiring import open_ledger
-from sr_writer.errors import Unreachable
+from sr_writer.errors import NotProven, Unreachable
+from tests.support import delivering
+from tests.support.dx import make_dx
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
 from tests.support.waiting import wait_until
@@ -92,6 +95,54 @@ def test_after_an_outage_the_most_urgent_report_goes_first(tmp_path: Path) -> No
         thread.join(20)
         ledger.close()
     assert sender.took == [HIGH, LOW]
+
+
+class Busy:
+    """A destination that wants every object later; what the last look stops is told as such."""
+
+    def __init__(self, look: Callable[[StoredObject, bytes], None]) -> None:
+        self._look = look
+        self.heard: list[DeliveryOutcome] = []
+
+    def send(
+        self, objects: Sequence[StoredObject], store: Store, on_outcome: Callable[[DeliveryOutcome], None]
+    ) -> None:
+        for item in objects:
+            try:
+                self._look(item, store.read(item.path))
+                outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, 0xA700, "Later.")
+            except NotProven as error:
+                outcome = DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, str(error), stopped=True)
+            self.heard.append(outcome)
+            on_outcome(outcome)
+
+
+def test_a_source_that_changed_between_two_attempts_is_seen_though_its_file_says_it_is_as_old(tmp_path: Path) -> None:
+    settings = load_settings(delivering.site(tmp_path, 1))
+    ledger = open_ledger(settings)
+    ds = make_dx()
+    delivering.look(ledger, delivering.admit(ledger, ds), ds, LOW)
+    delivering.report(ledger, settings, [str(ds.StudyInstanceUID)])
+    deliverer = Deliverer(ledger, settings, settings.destinations[0], threading.Event())
+    busy = Busy(deliverer._last_look)
+    deliverer._sender = busy  # type: ignore[assignment]
+    deliverer._once()
+    first = len(busy.heard)
+    assert first
+    assert not any(outcome.stopped for outcome in busy.heard)
+    path = ledger.store.path(ledger.study_instances(str(ds.StudyInstanceUID))[0].instance.path)
+    was = path.stat()
+    path.chmod(0o600)
+    with path.open("r+b") as file:  # the same inode and size
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    wait_until(lambda: deliverer._once() or len(busy.heard) > first, 20)
+    assert all(outcome.stopped and "its bytes changed" in outcome.reason for outcome in busy.heard[first:])
+    assert ledger.counts()["stopped"] == {"wrong_patient": len(busy.heard) - first}
+    ledger.close()
 
 
 @pytest.fixture

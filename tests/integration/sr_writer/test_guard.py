@@ -268,7 +268,7 @@ def test_a_report_without_known_sources_is_stopped(store: Store) -> None:
         guard.prove(stored(made), made.content)
 
 
-def test_a_source_is_hashed_once_for_a_report_and_again_when_its_file_was_touched(
+def test_a_source_is_hashed_once_in_an_attempt_and_again_when_touched_and_anew_in_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
@@ -289,6 +289,8 @@ def test_a_source_is_hashed_once_for_a_report_and_again_when_its_file_was_touche
     path.write_bytes(path.read_bytes())
     prove_all(guard, made)
     assert hashed[2:] == [path]
+    prove_all(guard.anew(), made)
+    assert len(hashed) == 5
 
 
 def test_no_sentence_names_a_patient(store: Store) -> None:
