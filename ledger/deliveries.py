@@ -120,7 +120,8 @@ def record_delivery(connection: Connection, job: Job, outcome: DeliveryOutcome) 
     if arrived:
         _others_of_choice(connection, job, outcome.object_id)
     answer = "no answer" if outcome.status is None else f"status 0x{outcome.status:04X}"
-    text = f"{job.destination}: {outcome.state}, {answer}{': ' + outcome.reason if outcome.reason else ''}"
+    kind = connection.execute(select(objects.c.kind).where(objects.c.id == outcome.object_id)).scalar_one()
+    text = f"{job.destination}: {kind} {outcome.state}, {answer}{': ' + outcome.reason if outcome.reason else ''}"
     note(connection, job.study_instance_uid, f"delivery_{outcome.state}", text, None, job.job_id)
 
 

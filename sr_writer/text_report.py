@@ -1,6 +1,7 @@
 """SR #2: the report a person reads in any viewer. TID 2000 in Enhanced SR, flat leaf items (result_objects 7.2)."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from highdicom.sr import (
     CodeContentItem,
@@ -11,7 +12,7 @@ from highdicom.sr import (
 )
 from highdicom.sr.coding import CodedConcept
 
-from ledger.records import Finding, ImageResult, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
+from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
 from sr_writer.document import header_items, in_classes, separate
 from sr_writer.dress import Report
@@ -34,6 +35,7 @@ from sr_writer.words import (
 
 KIND = TEXT_SR
 _CONTAINS = RelationshipTypeValues.CONTAINS
+LINE_LENGTH = 80  # characters
 _REASON_UNSAID = "the reason is in the node's own log"
 
 
@@ -62,7 +64,7 @@ def finding_lines(report: Report) -> list[str]:
     lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
     lines += [f"Cannot assess{_which(read, images)}: {_reason(read)}" for read in not_judged(images)]
     lines += slice_refusals(not_judged(found))
-    lines += list(dict.fromkeys(_model_line(read) for read in analysed(found)))
+    lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read)))
     if report.findings.kind is ReportKind.PROVISIONAL:
         if any(of_slice_model(read) for read in found):
             lines.append("Series that are read slice by slice are reported when the study is complete.")
@@ -159,19 +161,17 @@ def _reason(read: Read) -> str:
     return said if read.result.status is ResultStatus.NOT_ASSESSED else f"analysis failed: {said}"
 
 
-def _model_line(read: Read) -> str:
+def _model_lines(read: Read) -> Iterator[str]:
+    """Short ones: some viewers cut a line of findings off at the edge, and with it what it ends on."""
     model = read.result.model
     if model is None:
-        return ""
-    how = sayable(model.uncertainty)
-    return (
-        f"Model: {model.name} {model.version} (sha256 {model.digest[:12]}), {model.passes} passes"
-        f"{f'; ± is {how}' if how else ''}{_degraded(read.result)}. Research use only."
-    )
-
-
-def _degraded(result: ImageResult) -> str:
-    return f"; computed by {result.computed_by}, because what the node prefers failed" if result.degraded else ""
+        return
+    name = f"{model.name} {model.version} (sha256 {model.digest[:12]})"
+    yield f"Model: {name}, {model.passes} passes. Research use only."
+    if read.result.degraded:
+        yield f"Model {model.name}: computed by {read.result.computed_by}, because what the node prefers failed."
+    if how := sayable(model.uncertainty):
+        yield from wrap(f"± of {model.name}: {how}", LINE_LENGTH)
 
 
 def _images(count: int) -> str:

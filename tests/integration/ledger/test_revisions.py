@@ -154,8 +154,7 @@ def test_a_report_that_was_overtaken_while_it_was_made_is_made_again(story: Stor
 
 def test_two_reports_made_at_once_leave_one_after_the_other(story: Story) -> None:
     story.image(judged(HIGH))
-    jobs = story.claim(Stage.REPORT)
-    assert len(jobs) == 2
+    jobs = [story.next(Stage.REPORT), story.next(Stage.REPORT)]
     both = [story.ledger.study_findings(job) for job in jobs]
     for job, findings in zip(jobs, both, strict=True):
         made = [stored_object(story.ledger.store)]
