@@ -21,7 +21,8 @@ KEEPS_DYING, DYING_WITHIN_S = 2, 600.0
 class Health:
     """reasons: empty when healthy, else a sentence each. provider: what the models run on, None when nobody says.
 
-    alarms: a sentence each for what a person must mend while the node goes on: model packages that are refused.
+    alarms: a sentence each for what a person must mend while the node goes on: model packages that are refused, results
+    that were stopped because nobody could show whose they are, studies that are held.
     """
 
     echo_answered: bool
@@ -59,9 +60,27 @@ class HealthCheck:
         reasons += self._delivery_reasons(limit_s)
         looking = notices.read(self._settings, "analyse")
         reasons += _role_reasons(notices.read(self._settings, "supervisor"), bool(looking), time.monotonic())
-        alarms = tuple(looking.get("refused", ()))
-        degraded = bool(looking.get("degraded", False)) or bool(alarms)
-        return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, alarms)
+        refused = tuple(looking.get("refused", ()))
+        degraded = bool(looking.get("degraded", False)) or bool(refused)
+        return Health(
+            echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, refused + self._patient_alarms()
+        )
+
+    def _patient_alarms(self) -> tuple[str, ...]:
+        """Counts alone: no sentence names a study or a patient."""
+        try:
+            counts = self._ledger.counts()
+        except LedgerUnavailable:
+            return ()  # said already
+        alarms = []
+        if stopped := counts["stopped"]["wrong_patient"]:
+            alarms.append(
+                f"results stopped since this node was installed, because nobody could show whose they are: {stopped}; "
+                "look at the parked jobs and the stored files"
+            )
+        if held := counts["holds"].get(str(True), 0):
+            alarms.append(f"studies held, because their images name different patients: {held}; nothing of them leaves")
+        return tuple(alarms)
 
     def _delivery_reasons(self, limit_s: float) -> list[str]:
         try:

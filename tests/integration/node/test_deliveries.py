@@ -162,6 +162,27 @@ def test_health_is_red_when_a_report_waits_too_long_for_its_destination(tmp_path
 
 
 @pytest.mark.usefixtures("healthy_otherwise")
+def test_a_stopped_result_and_a_held_study_are_alarms_that_name_nobody(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, "pacs")
+    ledger = open_ledger(settings)
+    check = health.HealthCheck(settings, ledger)
+    report(ledger, LOW, "1.1", "pacs")
+    assert check.check().alarms == ()
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60, "pacs")
+    [item] = ledger.undelivered(job)
+    ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, "SENTINEL", stopped=True))
+    for digest in ("a" * 64, "b" * 64):
+        ledger.admit(received("1.2", patient_digest=digest), 60)
+    found = check.check()
+    ledger.close()
+    stopped, held = found.alarms
+    assert "nobody could show whose they are: 1;" in stopped
+    assert "name different patients: 1;" in held
+    assert not any(secret in " ".join(found.alarms) for secret in ("SENTINEL", "1.1", "1.2", "a" * 64))
+    assert (found.reasons, found.degraded) == ((), False)
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
 def test_a_destination_that_left_the_settings_is_no_silent_grave(tmp_path: Path) -> None:
     before, after = settings_with(tmp_path, "old"), settings_with(tmp_path, "new")
     ledger = open_ledger(before)
