@@ -17,6 +17,7 @@ from highdicom.sr import (
     ContainerContentItem,
     ContentSequence,
     CoordinatesForMeasurement,
+    FindingSite,
     ImageRegion,
     Measurement,
     MeasurementReport,
@@ -166,6 +167,7 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
             source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
         ),
         finding_type=codes.concept(finding.code),
+        finding_sites=[FindingSite(codes.concept(finding.site))] if finding.site else None,
         algorithm_id=_algorithm(said.read.result, finding),
         measurements=_numbers(said, _probability(said, report)),
     )
