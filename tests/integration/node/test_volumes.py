@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
-from config.settings import LookSettings, Settings
+from config.settings import Destination, LookSettings, Settings
 from inference.analyser import Analyser
 from inference.package import load_packages
 from ledger.ledger import Ledger
@@ -36,7 +36,8 @@ class Node:
     def __init__(self, folder: Path) -> None:
         write_package(folder / "models")
         write_slice_package(folder / "models")
-        self.settings = Settings(look=LookSettings(models_dir=folder / "models", threads=1))
+        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)  # nothing is sent here: what waits
+        self.settings = Settings(look=LookSettings(models_dir=folder / "models", threads=1), destinations=(pacs,))
         store = Store(folder / "store", fsync=lambda descriptor: None)
         store.prepare()
         self.ledger = Ledger.open(f"sqlite:///{folder / 'ledger.db'}", store)
