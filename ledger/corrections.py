@@ -9,6 +9,7 @@ from sqlalchemy import Connection, and_, exists, or_, select, update
 
 from ledger.database import db_now
 from ledger.history import note
+from ledger.queueing import dismiss, queue_report
 from ledger.records import ReportKind, Stage
 from ledger.standing import (
     WITHDRAWING,
@@ -18,8 +19,8 @@ from ledger.standing import (
     same_patient,
     standing,
 )
-from ledger.states import JobState
-from ledger.succession import last_report, overtake, queue_report, rests_on_what_stands
+from ledger.states import IDLE, UNFINISHED
+from ledger.succession import last_report, overtake, rests_on_what_stands
 from ledger.tables import instances, jobs, rejections, results, studies
 
 CONFLICT = "Images of this study name different patients: nothing leaves until a correction makes them agree."
@@ -95,19 +96,16 @@ def _keep(connection: Connection, study_uid: str, code: str, sop_instance_uids: 
 def _drop_analyses(connection: Connection, study_uid: str, sop_instance_uids: Sequence[str]) -> None:
     """Rejected images that still wait are not looked at."""
     rejected = set(sop_instance_uids)
-    idle = jobs.c.state.in_((JobState.QUEUED, JobState.PARKED))
-    waiting = and_(jobs.c.study_uid == study_uid, jobs.c.stage == Stage.ANALYSE, idle)
+    waiting = and_(jobs.c.study_uid == study_uid, jobs.c.stage == Stage.ANALYSE, jobs.c.state.in_(IDLE))
     query = select(jobs.c.id, instances.c.sop_instance_uid).join(instances, instances.c.id == jobs.c.instance_id)
     for row in connection.execute(query.where(waiting)).all():
         if row.sop_instance_uid in rejected:
-            values = {"state": JobState.SUCCEEDED, "finished_at": db_now(), "reason": "rejected"}
-            connection.execute(update(jobs).where(jobs.c.id == row.id, waiting).values(**values))
+            dismiss(connection, and_(jobs.c.id == row.id, waiting), "rejected")
 
 
 def _anything_left(connection: Connection, study_uid: str) -> bool:
     """Whether a standing instance has something said of it by a model, or waits for it."""
     ids = [row.id for row in standing(connection, study_uid)]
-    unfinished = jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
     said = exists().where(results.c.instance_id.in_(ids), results.c.priority.is_not(None), ~results.c.withdrawn)
-    coming = exists().where(jobs.c.instance_id.in_(ids), jobs.c.stage == Stage.ANALYSE, unfinished)
+    coming = exists().where(jobs.c.instance_id.in_(ids), jobs.c.stage == Stage.ANALYSE, jobs.c.state.in_(UNFINISHED))
     return bool(connection.execute(select(or_(said, coming))).scalar())

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, select, update
 from ledger.database import db_now
 from ledger.history import note
 from ledger.proofs import stored_object
+from ledger.queueing import queue_job
 from ledger.records import (
     DeliveryOutcome,
     DeliveryState,
@@ -18,8 +19,9 @@ from ledger.records import (
     StoredObject,
     StudyFindings,
 )
-from ledger.states import JobState
-from ledger.tables import deliveries, jobs, notifications, objects, reports
+from ledger.tables import deliveries, notifications, objects, reports
+
+_UNTRIED = {"reason": "", "tries": 0, "changed_at": db_now()}
 
 
 def queue_delivery(
@@ -28,48 +30,23 @@ def queue_delivery(
     """Queue some of a report's objects, by SOP Instance UID, for one destination."""
     wanted = select(objects.c.id).where(objects.c.report_id == report_id, objects.c.sop_instance_uid.in_(uids))
     for object_id in connection.execute(wanted.order_by(objects.c.id)).scalars().all():
-        connection.execute(
-            deliveries.insert().values(
-                object_id=object_id,
-                destination=destination,
-                state=DeliveryState.WAITING,
-                reason="",
-                tries=0,
-                changed_at=db_now(),
-            )
-        )
-    connection.execute(jobs.insert().values(**_outward(Stage.DELIVER, report_id, findings, destination)))
+        waiting = {"object_id": object_id, "destination": destination, "state": DeliveryState.WAITING}
+        connection.execute(deliveries.insert().values(waiting | _UNTRIED))
+    _queue_outward(connection, Stage.DELIVER, report_id, findings, destination)
 
 
 def queue_notification(connection: Connection, report_id: int, findings: StudyFindings, adapter: str) -> None:
     """Queue a report for one adapter to tell of."""
-    connection.execute(
-        notifications.insert().values(
-            report_id=report_id,
-            adapter=adapter,
-            state=NotificationState.WAITING,
-            reason="",
-            tries=0,
-            changed_at=db_now(),
-        )
-    )
-    connection.execute(jobs.insert().values(**_outward(Stage.NOTIFY, report_id, findings, adapter)))
+    waiting = {"report_id": report_id, "adapter": adapter, "state": NotificationState.WAITING}
+    connection.execute(notifications.insert().values(waiting | _UNTRIED))
+    _queue_outward(connection, Stage.NOTIFY, report_id, findings, adapter)
 
 
-def _outward(stage: Stage, report_id: int, findings: StudyFindings, destination: str) -> dict[str, object]:
-    return {
-        "stage": stage,
-        "state": JobState.QUEUED,
-        "study_uid": findings.study_instance_uid,
-        "report_id": report_id,
-        "destination": destination,
-        "rank": 0 if findings.kind is ReportKind.WITHDRAWN else findings.priority.rank,
-        "queued_at": db_now(),
-        "due_at": db_now(),
-        "attempts": 0,
-        "generation": 0,
-        "reason": "",
-    }
+def _queue_outward(
+    connection: Connection, stage: Stage, report_id: int, findings: StudyFindings, destination: str
+) -> None:
+    rank = 0 if findings.kind is ReportKind.WITHDRAWN else findings.priority.rank
+    queue_job(connection, stage, findings.study_instance_uid, rank, report_id=report_id, destination=destination)
 
 
 def undelivered(connection: Connection, job: Job) -> list[StoredObject]:

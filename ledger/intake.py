@@ -16,6 +16,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from ledger.corrections import reject, settle
 from ledger.database import db_now
 from ledger.history import note
+from ledger.queueing import FRESH, report_waits
 from ledger.records import UNKNOWN_HALF, Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
 from ledger.standing import WITHDRAWING, same_patient
 from ledger.states import JobState
@@ -34,14 +35,13 @@ _KNOWN = (  # one row at least: whether the UID was rejected, and its versions s
     .order_by(instances.c.version)
 )
 _INSERT = instances.insert().returning(instances.c.id)
-_FRESH = {"state": JobState.QUEUED, "queued_at": db_now(), "attempts": 0, "generation": 0, "reason": ""}
 _ANALYSIS = jobs.insert().values(
     stage=Stage.ANALYSE,
     due_at=db_now(),
     study_uid=bindparam("for_study"),
     instance_id=bindparam("for_instance"),
     rank=bindparam("at_rank"),
-    **_FRESH,
+    **FRESH,
 )
 _DROPPED = jobs.insert().values(  # rejected before it came: every image has its job, so that none is forgotten
     stage=Stage.ANALYSE,
@@ -49,7 +49,7 @@ _DROPPED = jobs.insert().values(  # rejected before it came: every image has its
     study_uid=bindparam("for_study"),
     instance_id=bindparam("for_instance"),
     rank=1,
-    **(_FRESH | {"state": JobState.SUCCEEDED, "reason": "rejected"}),
+    **(FRESH | {"state": JobState.SUCCEEDED, "reason": "rejected"}),
     finished_at=db_now(),
 )
 _DUE_AT = db_now() + bindparam("after_s")
@@ -59,18 +59,9 @@ _FINAL_REPORT = jobs.insert().values(
     rank=2,
     due_at=_DUE_AT,
     study_uid=bindparam("for_study"),
-    **_FRESH,
+    **FRESH,
 )
-_POSTPONE = (
-    update(jobs)
-    .where(
-        jobs.c.study_uid == bindparam("for_study"),
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.FINAL,
-        jobs.c.state == JobState.QUEUED,
-    )
-    .values(due_at=_DUE_AT)
-)
+_POSTPONE = update(jobs).where(report_waits(bindparam("for_study"), ReportKind.FINAL)).values(due_at=_DUE_AT)
 _REOPEN = update(studies).where(studies.c.study_uid == bindparam("for_study")).values(completed_at=None, is_prior=False)
 
 

@@ -11,6 +11,7 @@ from ledger.deliveries import queue_delivery, queue_notification
 from ledger.errors import PermanentError
 from ledger.history import note
 from ledger.notifications import adapters_reached
+from ledger.queueing import queue_job, report_is_coming
 from ledger.records import (
     ImageResult,
     Job,
@@ -22,10 +23,10 @@ from ledger.records import (
 )
 from ledger.standing import lock_study, restate_priority
 from ledger.statements import evidence_of, high_is_said, looked_at, statement_now, why_outdated
-from ledger.states import JobEvent, JobState
+from ledger.states import JobEvent
 from ledger.succession import destinations_reached, last_report, overtake
-from ledger.tables import jobs, objects, report_models, report_sources, reports, results, studies
-from ledger.work import UNFINISHED, end, final_report_waits, record_results, retry
+from ledger.tables import objects, report_models, report_sources, reports, results, studies
+from ledger.work import end, final_report_waits, record_results, retry
 
 WITHDRAWN = "Its report was withdrawn."
 
@@ -42,20 +43,7 @@ def finish_analysis(connection: Connection, job: Job, found: Sequence[ImageResul
         note(connection, job.study_instance_uid, "image_analysed", text, job.instance.instance_id, job.job_id)
     if priority is not TriagePriority.HIGH or _high_is_said(connection, job.study_instance_uid):
         return False
-    connection.execute(
-        jobs.insert().values(
-            stage=Stage.REPORT,
-            state=JobState.QUEUED,
-            study_uid=job.study_instance_uid,
-            report_kind=ReportKind.PROVISIONAL,
-            rank=0,
-            queued_at=db_now(),
-            due_at=db_now(),
-            attempts=0,
-            generation=0,
-            reason="",
-        )
-    )
+    queue_job(connection, Stage.REPORT, job.study_instance_uid, 0, report_kind=ReportKind.PROVISIONAL)
     note(connection, job.study_instance_uid, "priority_raised", "The study became HIGH: a provisional report leaves.")
     return True
 
@@ -71,12 +59,7 @@ def _say(result: ImageResult) -> str:
 
 def _high_is_said(connection: Connection, study_uid: str) -> bool:
     """The last report says HIGH, or one that will is being made."""
-    coming = exists().where(
-        jobs.c.study_uid == study_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.PROVISIONAL,
-        jobs.c.state.in_(UNFINISHED),
-    )
+    coming = exists().where(report_is_coming(study_uid, ReportKind.PROVISIONAL))
     return high_is_said(last_report(connection, study_uid)) or bool(connection.execute(select(coming)).scalar())
 
 

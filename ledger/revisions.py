@@ -2,14 +2,13 @@
 
 from sqlalchemy import Connection, exists, func, select, update
 
-from ledger.database import db_now
 from ledger.history import note
+from ledger.queueing import queue_job, queue_report, report_is_coming
 from ledger.records import Disposition, ReportKind, Stage
 from ledger.standing import lock_study, standing
-from ledger.states import JobState
-from ledger.succession import last_report, queue_report
+from ledger.states import UNFINISHED
+from ledger.succession import last_report
 from ledger.tables import jobs, report_models, reports, studies
-from ledger.work import UNFINISHED
 
 
 def recall(connection: Connection, cause: str, study_uid: str | None, model: tuple[str, str | None] | None) -> int:
@@ -34,12 +33,7 @@ def to_recall(connection: Connection, study_uid: str | None, model: tuple[str, s
     A study whose report is withdrawn, or about to be, is not among them.
     """
     newest = select(func.max(reports.c.id)).group_by(reports.c.study_uid)
-    coming = exists().where(
-        jobs.c.study_uid == reports.c.study_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.WITHDRAWN,
-        jobs.c.state.in_(UNFINISHED),
-    )
+    coming = exists().where(report_is_coming(reports.c.study_uid, ReportKind.WITHDRAWN))
     query = select(reports.c.study_uid).where(reports.c.id.in_(newest), reports.c.kind != ReportKind.WITHDRAWN, ~coming)
     if study_uid is not None:
         query = query.where(reports.c.study_uid == study_uid)
@@ -65,28 +59,10 @@ def look_again(connection: Connection, study_uid: str, cause: str) -> int:
     rows = [row for row in standing(connection, study_uid) if row.disposition == Disposition.ANALYSE]
     again = [row.id for row in rows if row.id not in coming]
     for instance_id in again:
-        _queue_again(connection, study_uid, instance_id, cause)
+        queue_job(connection, Stage.ANALYSE, study_uid, 1, instance_id=instance_id, cause=cause)
     if again:
         count = "1 image is" if len(again) == 1 else f"{len(again)} images are"
         note(connection, study_uid, "looked_at_again", f"{count} looked at again: {cause}")
         connection.execute(update(studies).where(studies.c.study_uid == study_uid).values(completed_at=None))
         queue_report(connection, study_uid, ReportKind.FINAL, cause)
     return len(again)
-
-
-def _queue_again(connection: Connection, study_uid: str, instance_id: int, cause: str) -> None:
-    connection.execute(
-        jobs.insert().values(
-            stage=Stage.ANALYSE,
-            state=JobState.QUEUED,
-            study_uid=study_uid,
-            instance_id=instance_id,
-            rank=1,
-            queued_at=db_now(),
-            due_at=db_now(),
-            attempts=0,
-            generation=0,
-            reason="",
-            cause=cause,
-        )
-    )

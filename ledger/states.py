@@ -10,6 +10,10 @@ class JobState(StrEnum):
     PARKED = "parked"  # will not run again by itself; a person releases it
 
 
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+IDLE = (JobState.QUEUED, JobState.PARKED)  # to be done, and nobody holds it
+
+
 class JobEvent(StrEnum):
     CLAIMED = "claimed"
     FINISHED = "finished"

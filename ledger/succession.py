@@ -1,4 +1,4 @@
-"""How one report follows another: which was said last, which was overtaken before it left, which is to come."""
+"""How one report follows another: which was said last, which was overtaken before it left."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ from sqlalchemy.sql import ColumnElement
 
 from ledger.database import db_now
 from ledger.history import note
+from ledger.queueing import dismiss
 from ledger.records import DeliveryState, NotificationState, Proof, ReportKind, SentReference, Stage
 from ledger.standing import standing
-from ledger.states import JobState
+from ledger.states import IDLE, JobState
 from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports
 
 
@@ -101,12 +102,9 @@ def overtake(connection: Connection, study_uid: str, why: str, *, everything: bo
         .values(state=DeliveryState.NOT_NEEDED, reason=f"Overtaken before it left: {why}", changed_at=db_now())
     ).rowcount
     _silence(connection, untrue)
-    unsent = and_(jobs.c.stage.in_((Stage.DELIVER, Stage.NOTIFY)), jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)))
+    unsent = and_(jobs.c.stage.in_((Stage.DELIVER, Stage.NOTIFY)), jobs.c.state.in_(IDLE))
     lost = and_(jobs.c.stage == Stage.PROVE, jobs.c.state == JobState.PARKED)
-    idle = and_(jobs.c.report_id.in_(untrue), or_(unsent, lost))
-    connection.execute(
-        update(jobs).where(idle).values(state=JobState.SUCCEEDED, finished_at=db_now(), reason="overtaken")
-    )
+    dismiss(connection, and_(jobs.c.report_id.in_(untrue), or_(unsent, lost)), "overtaken")
     if stopped:
         note(connection, study_uid, "deliveries_overtaken", f"{stopped} deliveries stopped: {why}")
     return stopped
@@ -141,40 +139,3 @@ def rests_on_what_stands(connection: Connection, report_id: int, study_uid: str)
     stand = {row.id for row in standing(connection, study_uid)}
     rows = connection.execute(select(report_sources.c.instance_id).where(report_sources.c.report_id == report_id))
     return all(instance_id in stand for instance_id in rows.scalars())
-
-
-def report_waits(study_uid: str, kind: ReportKind) -> ColumnElement[bool]:
-    """A condition on rows of `jobs`: a report of this kind is queued. Of final reports only one may be."""
-    return and_(
-        jobs.c.study_uid == study_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == kind,
-        jobs.c.state == JobState.QUEUED,
-    )
-
-
-def queue_report(connection: Connection, study_uid: str, kind: ReportKind, cause: str) -> bool:
-    """Queue one report of the study, due now; False when one of its kind waits already. Study locked.
-
-    One that waits is told the cause, unless it knows one.
-    """
-    waits = report_waits(study_uid, kind)
-    if connection.execute(select(jobs.c.id).where(waits).limit(1)).first() is not None:
-        connection.execute(update(jobs).where(waits, jobs.c.cause == "").values(cause=cause))
-        return False
-    connection.execute(
-        jobs.insert().values(
-            stage=Stage.REPORT,
-            state=JobState.QUEUED,
-            study_uid=study_uid,
-            report_kind=kind,
-            rank=0 if kind is ReportKind.WITHDRAWN else 2,
-            queued_at=db_now(),
-            due_at=db_now(),
-            attempts=0,
-            generation=0,
-            reason="",
-            cause=cause,
-        )
-    )
-    return True

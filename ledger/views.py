@@ -23,9 +23,9 @@ from ledger.records import (
     WorklistEntry,
 )
 from ledger.standing import counts_now
-from ledger.states import JobState
+from ledger.states import UNFINISHED, JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
-from ledger.work import OUTWARD, UNFINISHED, of_held_study
+from ledger.work import OUTWARD, of_held_study
 
 
 @dataclass(frozen=True)

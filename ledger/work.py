@@ -9,12 +9,12 @@ from ledger.codec import dump_result, instance_ref, job_record
 from ledger.database import db_now
 from ledger.errors import LeaseLost
 from ledger.history import note
+from ledger.queueing import dismiss, report_waits
 from ledger.records import DeliveryState, ImageResult, Job, Proof, ReportKind, ResultStatus, Stage, TriagePriority
 from ledger.standing import lock_study, stands
-from ledger.states import JobEvent, JobState, next_state
+from ledger.states import IDLE, UNFINISHED, JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
 
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 OUTWARD = frozenset({Stage.DELIVER, Stage.PROVE, Stage.NOTIFY})  # a peer cannot kill us: tried for ever
 
 
@@ -128,12 +128,7 @@ def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None
 
 def final_report_waits(study_uid: str) -> ColumnElement[bool]:
     """A final report of the study is queued: images may still come. Only one may wait at a time."""
-    return exists().where(
-        jobs.c.study_uid == study_uid,
-        jobs.c.stage == Stage.REPORT,
-        jobs.c.report_kind == ReportKind.FINAL,
-        jobs.c.state == JobState.QUEUED,
-    )
+    return exists().where(report_waits(study_uid, ReportKind.FINAL))
 
 
 def _superseded(connection: Connection, job: Job) -> bool:
@@ -196,8 +191,7 @@ def release(connection: Connection, job_id: int) -> Stage | None:
     if row.report_kind == ReportKind.FINAL:
         lock_study(connection, row.study_uid)
         if connection.execute(select(final_report_waits(row.study_uid))).scalar():
-            values = {"state": JobState.SUCCEEDED, "reason": "A newer final report waits.", "finished_at": db_now()}
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+            dismiss(connection, jobs.c.id == job_id, "A newer final report waits.")
             return Stage.REPORT
     connection.execute(
         update(jobs)
@@ -228,11 +222,7 @@ def redirect(connection: Connection, old: str, new: str) -> int:
     theirs = and_(deliveries.c.destination == old, deliveries.c.state.in_(still_to_go))
     connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
     connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
-    movable = and_(
-        jobs.c.stage == Stage.DELIVER,
-        jobs.c.destination == old,
-        jobs.c.state.in_((JobState.QUEUED, JobState.PARKED)),
-    )
+    movable = and_(jobs.c.stage == Stage.DELIVER, jobs.c.destination == old, jobs.c.state.in_(IDLE))
     moved = connection.execute(select(jobs.c.id, jobs.c.study_uid).where(movable).with_for_update()).all()
     connection.execute(
         update(jobs)
@@ -254,12 +244,7 @@ def _stop_asking(connection: Connection, old: str) -> None:
     )
     text = "The destination was replaced before it was asked."
     connection.execute(update(deliveries).where(asked).values(proof=Proof.UNPROVEN, proof_text=text))
-    idle = jobs.c.state.in_((JobState.QUEUED, JobState.PARKED))
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.stage == Stage.PROVE, jobs.c.destination == old, idle)
-        .values(state=JobState.SUCCEEDED, finished_at=db_now(), reason=text)
-    )
+    dismiss(connection, and_(jobs.c.stage == Stage.PROVE, jobs.c.destination == old, jobs.c.state.in_(IDLE)), text)
 
 
 def expire(connection: Connection, max_attempts: int, owner_prefix: str | None = None) -> dict[Stage, int]:
