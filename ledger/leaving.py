@@ -34,7 +34,7 @@ def own_objects(connection: Connection, report_id: int) -> frozenset[str]:
 
 
 def note_stopped(connection: Connection, job: Job, reason: str) -> None:
-    """An object did not leave, because the proof of whose it is failed: an event of the study, and one more."""
+    """Something did not leave, because the proof of whose it is failed: an event of the study, and one more."""
     note(connection, job.study_instance_uid, STOPPED, f"{job.destination}: {reason}", None, job.job_id)
     one_more = cast(cast(installation.c.value, Integer) + 1, Text)
     mine = update(installation).where(installation.c.key == STOPPED).values(value=one_more)
@@ -43,6 +43,6 @@ def note_stopped(connection: Connection, job: Job, reason: str) -> None:
 
 
 def stopped_so_far(connection: Connection) -> int:
-    """How often an object was stopped, since this installation began."""
+    """How often something was stopped, since this installation began."""
     value = connection.execute(select(installation.c.value).where(installation.c.key == STOPPED)).scalar()
     return int(value or 0)

@@ -284,10 +284,17 @@ class Ledger:
         with self._read() as connection:
             return proofs.notice(connection, job)
 
-    def finish_notification(self, job: Job, state: NotificationState, reason: str = "") -> None:
-        """Keep an adapter's answer: REFUSED parks the job, WAITING leaves it to `retry`, all others end it."""
+    def finish_notification(
+        self, job: Job, state: NotificationState, reason: str = "", *, stopped: bool = False
+    ) -> None:
+        """Keep an adapter's answer: REFUSED parks the job, WAITING leaves it to `retry`, all others end it.
+
+        stopped: REFUSED by us, since nobody could show whose it is.
+        """
         with self._write() as connection:
             proofs.finish_notification(connection, job, state, reason)
+            if stopped:
+                leaving.note_stopped(connection, job, reason)
 
     def adapters_told(self, study_uid: str) -> set[str]:
         """Adapters that have heard of the study, or are about to: they are to hear of every change."""

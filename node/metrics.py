@@ -57,7 +57,7 @@ class LedgerCollector:
         yield _unanswered(counts["commitments"])
         stopped = CounterMetricFamily(
             "opentriage_wrong_patient_stopped",
-            "Objects that did not leave: nobody could show that they are their patient's",
+            "Objects and messages that did not leave: nobody could show that they are their patient's",
         )
         stopped.add_metric([], counts["stopped"]["wrong_patient"])
         yield stopped

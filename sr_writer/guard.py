@@ -1,4 +1,5 @@
 """The wrong-patient proof: before an object leaves, the chain from its source's pixels to its own header is shown anew.
+An adapter is told with a source's own header, of which the first two links are shown.
 
 Four links, each read from the bytes as they lie now: the stored sources are those that were received, and those that
 the analysis decoded; they are of one patient and of the study; the object names that patient and that study; and it
@@ -11,7 +12,7 @@ file changes in any way meanwhile; no more than a block of it is in memory.
 
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from os import stat_result
@@ -22,10 +23,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
 from ledger.reconcile import dataset_sha256
-from ledger.records import Evidence, InstanceRef, StoredObject
+from ledger.records import Evidence, InstanceRef, Notice, StoredObject
 from ledger.store import Store
 from sr_writer.errors import NotNow, NotProven, SourceUnreadable
-from sr_writer.source import PATIENT, SourceIdentity, read_identity, value_text
+from sr_writer.source import PATIENT, SourceHeader, SourceIdentity, read_header, read_identity, value_text
 
 _REFERENCED, _STUDY = Tag("ReferencedSOPInstanceUID"), Tag("StudyInstanceUID")
 _OTHER_THINGS = {  # sequences whose items refer to studies, procedure steps and patients, which are no instances
@@ -37,7 +38,7 @@ UNREADABLE = (  # what pydicom raises over a file that is not one of ours any mo
     TypeError, ValueError,
 )  # fmt: skip
 _NAME, _ID = PATIENT.index("PatientName"), PATIENT.index("PatientID")
-_LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the delivery."
+_LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the job."
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -86,6 +87,22 @@ class Guard:
         if (said := sources.objects.get(item.sha256)) is None:
             said = sources.objects[item.sha256] = _said(content)
         self._compare(item, said, sources.evidence, list(sources.identities.values()))
+
+    def header(self, notice: Notice) -> SourceHeader:
+        """For an adapter, of the image that `notice` is about: all sources are what was received and looked at, of one
+        patient and of the study. Raises as `prove` does."""
+        sources = self._read_sources(notice.report_id)
+        if any(one.study_instance_uid != notice.study_instance_uid for one in sources.identities.values()):
+            raise NotProven(f"A source image of this report names another study. {_LOOK}")
+        _check_one_patient(sources.identities.values())
+        assert notice.source is not None  # it is one of the sources
+        try:
+            header = read_header(self._store.path(notice.source.path), notice.study_instance_uid)
+        except SourceUnreadable as error:
+            raise NotNow("a source image cannot be read now") from error
+        if self._stamp(notice.source) != sources.stamps[notice.source.instance_id]:
+            raise NotNow("a source image changed while it was read")
+        return header
 
     # --- the sources ---
 
@@ -139,23 +156,23 @@ class Guard:
             raise NotProven(f"The object and its source images do not name one study. {_LOOK}")
         if said.patient not in {identity.patient for identity in identities}:
             raise NotProven(f"The object does not name the patient that its source images name. {_LOOK}")
-        if not all(_may_be_one(said.patient, identity.patient) for identity in identities):
-            raise NotProven(f"The source images of this report name different patients. {_LOOK}")
+        _check_one_patient(identities)
         known = {ref.sop_instance_uid for ref in evidence.instances} | {item.sop_instance_uid}
         if not said.references <= known and not said.references <= known | self._own_objects(item.report_id):
             raise NotProven(f"The object refers to an instance that its report does not rest on. {_LOOK}")
 
 
-def _may_be_one(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two headers can be of one patient: where both have an id it decides, else the names must not differ.
+def _check_one_patient(identities: Iterable[SourceIdentity]) -> None:
+    """As admission tells patients apart (`ledger.standing`): an id decides, and without one the name must be known.
 
-    As admission tells patients apart (`scp.patient`): spellings and an issuer that an archive added are no difference.
+    Spellings of a name beside an id, and an issuer that an archive added, are no difference.
     """
-    ids = [_plain(values[_ID]) for values in (one, other)]
-    if all(ids):
-        return ids[0] == ids[1]
-    names = [_name(values[_NAME]) for values in (one, other)]
-    return names[0] == names[1] or not all(names)
+    named = {(_plain(one.patient[_ID]), _name(one.patient[_NAME])) for one in identities}
+    ids = {number for number, _ in named if number}
+    known = {name for number, name in named if number and name}
+    strangers = {name for number, name in named if not number and name} - known
+    if len(ids) > 1 or len(strangers) > (0 if known else 1):
+        raise NotProven(f"The source images of this report name different patients. {_LOOK}")
 
 
 def _plain(text: str) -> str:

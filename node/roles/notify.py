@@ -5,6 +5,7 @@ message gets it again while others go on. Only the newest report of a study is t
 """
 
 import threading
+from collections.abc import Sequence
 
 import structlog
 
@@ -13,19 +14,18 @@ from config.adapters import Adapter, Hl7Adapter, UpsAdapter
 from config.settings import DeliverSettings
 from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.ledger import Ledger
-from ledger.reconcile import dataset_sha256
-from ledger.records import InstanceRef, Job, Notice, NotificationState, Stage
+from ledger.records import Job, NotificationState, Stage
 from node import log_events
 from node.lease import LeaseKeeper
 from node.logging import describe
 from node.wiring import owner
 from sr_writer import backoff
 from sr_writer.adapters.hl7 import Hl7Teller
-from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed, refused
+from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed
 from sr_writer.adapters.ups import UpsTeller
 from sr_writer.adapters.webhook import WebhookTeller
-from sr_writer.errors import SourceUnreadable, Unreachable
-from sr_writer.source import SourceHeader, read_header, read_identity
+from sr_writer.errors import NotNow, NotProven, Unreachable
+from sr_writer.guard import Guard
 
 POLL_S = 1.0
 _EVENTS = {
@@ -51,6 +51,7 @@ class Notifier:
         self._times = settings.deliver
         self._key = adapter.key
         self._teller = teller_of(adapter, settings.deliver)
+        self._guard = Guard(ledger.store, ledger.evidence, ledger.own_objects)
         self._owner = owner("deliver")
         self._stop = stop
         self._failures = 0
@@ -75,17 +76,20 @@ class Notifier:
             return
         with LeaseKeeper(self._ledger, jobs, self._times.lease_s):
             try:
-                self._notify(jobs[0])
+                self.work(jobs)
             except LeaseLost:
                 self._log.warning(log_events.JOB_DROPPED, job_id=jobs[0].job_id)
 
-    def _notify(self, job: Job) -> None:
+    def work(self, jobs: Sequence[Job]) -> None:
+        [job] = jobs
         try:
             answer = self._tell(job)
         except Unreachable as error:
             self._away(job, error)
-        except TryLater as error:
+        except (TryLater, NotNow) as error:
             self._again(job, str(error))
+        except NotProven as error:
+            self._stop_here(job, str(error))
         except (LedgerUnavailable, LeaseLost):
             raise
         except Exception as error:  # noqa: BLE001  loop top: this job waits, the next ones go on
@@ -97,38 +101,19 @@ class Notifier:
             self._log.info(_EVENTS[answer.state], report_id=job.report_id, reason=answer.reason)
 
     def _tell(self, job: Job) -> Answer:
+        """Raises Unreachable, TryLater, NotNow and NotProven."""
         notice = self._ledger.notice(job)
         if notice.overtaken:
             return not_needed("A newer report of the study is told instead.")
-        header = self._header(notice)
-        if isinstance(header, str):
-            self._log.error(log_events.WRONG_PATIENT_STOPPED, report_id=notice.report_id, reason=header)
-            return refused(header)
+        self._guard = self._guard.anew()  # every attempt reads the sources again
+        header = self._guard.header(notice)
+        if self._ledger.hold(notice.study_instance_uid):
+            raise NotNow("its study is held")
         return self._teller.tell(Message(notice, self._key, self._ledger.installation_uid, header))
 
-    def _header(self, notice: Notice) -> SourceHeader | str:
-        """Of the image that the report is about, or why it cannot be shown to be that image."""
-        if notice.source is None:
-            return "The ledger does not say which image this report rests on: look at the study's events."
-        path = self._ledger.store.path(notice.source.path)
-        try:
-            if (why := self._doubt(notice.source, notice.study_instance_uid)) is None:
-                return read_header(path, notice.study_instance_uid)
-        except FileNotFoundError:
-            why = "is gone"
-        except SourceUnreadable:
-            why = "is no DICOM file any more"
-        except OSError as error:
-            raise TryLater(f"the source image cannot be read now ({type(error).__name__})") from None
-        return f"The source image of this report {why}, so nobody can show whose it is: look at the stored files."
-
-    def _doubt(self, source: InstanceRef, study_uid: str) -> str | None:
-        path = self._ledger.store.path(source.path)
-        if dataset_sha256(path) != source.sha256:
-            return "is not what was received"
-        if read_identity(path).study_instance_uid != study_uid:
-            return "names another study"
-        return None
+    def _stop_here(self, job: Job, why: str) -> None:
+        self._log.error(log_events.WRONG_PATIENT_STOPPED, report_id=job.report_id, reason=why)
+        self._ledger.finish_notification(job, NotificationState.REFUSED, why, stopped=True)
 
     def _away(self, job: Job, error: Unreachable) -> None:
         """Due at once: this thread is what waits, and when it wakes the most urgent report goes first."""

@@ -24,6 +24,7 @@ from tests.support.dx import make_dx
 from tests.support.hearing import AFTER_BODY, Http, Ris, UpsService, is_signed
 from tests.support.ledgers import open_fresh
 from tests.support.peers import free_port
+from tests.support.records import received
 from tests.support.waiting import wait_until
 
 WITHIN_S = 60.0
@@ -443,6 +444,44 @@ def test_a_source_that_changed_is_told_to_nobody(site: Site) -> None:
         site.adapters(ris(receiver.port))
         [said] = site.told(study, "refused")
     assert "is not what was received" in said.reason
+    assert receiver.heard == []
+    assert site.ledger.counts()["stopped"] == {"wrong_patient": 1}
+
+
+def test_another_source_of_the_report_that_changed_stops_it_too(site: Site) -> None:
+    first = make_dx()
+    uid = str(first.StudyInstanceUID)
+    with Ris() as receiver:
+        told = ris(receiver.port, name="hl7", on="all")
+        site.settings = Settings(node=NodeSettings(state_dir=site.folder), adapters=[told])  # type: ignore[list-item]
+        jobs = [(ds, delivering.admit(site.ledger, ds, 1.0)) for ds in (first, make_dx(StudyInstanceUID=uid))]
+        for ds, job in jobs:
+            delivering.look(site.ledger, job, ds, LOW)
+        delivering.report(site.ledger, site.settings, [uid])
+        [waiting] = site.ledger.claim(Stage.NOTIFY, "test", 1, 60, "hl7")
+        speaks = site.ledger.notice(waiting).source
+        site.ledger.retry(waiting, "", 0.0)
+        [silent] = [one.instance for one in site.ledger.study_instances(uid) if one.instance != speaks]
+        path = site.ledger.store.path(silent.path)
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+        site.adapters(ris(receiver.port))
+        [said] = site.told(uid, "refused")
+    assert "is not what was received" in said.reason
+    assert receiver.heard == []
+    assert site.ledger.counts()["stopped"] == {"wrong_patient": 1}
+    assert "wrong_patient_stopped" in [event.name for event in site.ledger.events(uid)]
+
+
+def test_a_study_that_is_held_after_its_report_was_claimed_is_told_to_nobody(site: Site) -> None:
+    with Ris() as receiver:
+        study = site.report_before_it_starts(**ris(receiver.port, name="hl7"))
+        [job] = site.ledger.claim(Stage.NOTIFY, "test", 1, 60, "hl7")
+        for digest in ("a" * 64, "b" * 64):
+            site.ledger.admit(received(study, patient_digest=digest), 60)
+        Notifier(site.ledger, site.settings, site.settings.adapters[0], site.stop).work([job])
+        [said] = site.told(study, "waiting")
+    assert said.reason == "its study is held"
     assert receiver.heard == []
 
 

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -13,13 +14,23 @@ from pydicom.dataset import Dataset
 
 from config.settings import Settings
 from ledger.reconcile import dataset_sha256
-from ledger.records import Evidence, InstanceRef, ResultObject, StoredObject, StudyFindings, TriagePriority
+from ledger.records import (
+    Evidence,
+    InstanceRef,
+    Notice,
+    ReportKind,
+    ResultObject,
+    StoredObject,
+    StudyFindings,
+    TriagePriority,
+)
 from ledger.store import Store
 from node.files import walk
 from sr_writer import guard as guard_module
 from sr_writer.build import build_objects
-from sr_writer.errors import NotProven
+from sr_writer.errors import NotNow, NotProven
 from sr_writer.guard import Guard
+from sr_writer.source import SourceHeader, read_header
 from tests.support.dx import make_dx
 from tests.support.findings import analysed, keep, keep_bytes, new_store, not_assessed, picture, study
 from tests.support.mr import head, make_mr, measured_study, squares, with_volumes
@@ -70,6 +81,23 @@ def guard_of(
     hashes = tuple(ref.sha256 if decoded is None else decoded for ref in instances)
     own = OWN | {one.sop_instance_uid for one in made}
     return Guard(store, lambda report_id: Evidence(report_id, instances, hashes), lambda report_id: own)
+
+
+def notice_of(source: InstanceRef) -> Notice:
+    """Of report 1, which is about `source`."""
+    return Notice(
+        report_id=1,
+        study_instance_uid=source.study_instance_uid,
+        report_kind=ReportKind.FINAL,
+        priority=TriagePriority.HIGH,
+        findings=(),
+        critical_flags=(),
+        made_at=datetime.now(UTC),
+        source=source,
+        objects=(),
+        withdrawals=0,
+        overtaken=False,
+    )
 
 
 def prove_all(guard: Guard, made: Sequence[ResultObject]) -> None:
@@ -258,6 +286,43 @@ def test_sources_of_two_patients_stop_it(store: Store) -> None:
         else:
             with pytest.raises(NotProven, match="name different patients"):
                 prove_all(guard, made)
+
+
+def test_a_source_that_names_nobody_does_not_make_two_patients_one(store: Store) -> None:
+    nobody = make_dx(PatientID="", PatientName="")
+    others = [other(nobody, PatientID="A-1", PatientName="A"), other(nobody, PatientID="B-2", PatientName="B")]
+    findings = flagged(store, nobody, *others)
+    made = made_of(flagged(store, nobody), store)
+    with pytest.raises(NotProven, match="name different patients"):
+        guard_of(findings, store, made).prove(stored(made[0]), made[0].content)
+
+
+def test_an_adapter_gets_the_header_only_of_sources_that_are_of_the_study_and_of_one_patient(store: Store) -> None:
+    first = make_dx(PatientName="Grün^Zoë")
+    findings = flagged(store, first, other(first, PatientName="Grün^Zoë"))
+    source = findings.looked_at[0].instance
+    header = guard_of(findings, store).header(notice_of(source))
+    assert str(header.patient_and_study.PatientName) == "Grün^Zoë"
+    with pytest.raises(NotProven, match="names another study"):
+        guard_of(findings, store).header(replace(notice_of(source), study_instance_uid="1.2.3"))
+    findings = flagged(store, first, other(first, PatientID="TEST-0002"))
+    with pytest.raises(NotProven, match="name different patients"):
+        guard_of(findings, store).header(notice_of(source))
+
+
+def test_an_adapter_gets_no_header_of_a_source_that_changes_while_it_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = flagged(store, make_dx())
+    source = findings.looked_at[0].instance
+
+    def changing(path: Path, study_instance_uid: str) -> SourceHeader:
+        path.write_bytes(path.read_bytes())
+        return read_header(path, study_instance_uid)
+
+    monkeypatch.setattr(guard_module, "read_header", changing)
+    with pytest.raises(NotNow, match="changed while it was read"):
+        guard_of(findings, store).header(notice_of(source))
 
 
 def test_a_report_without_known_sources_is_stopped(store: Store) -> None:
