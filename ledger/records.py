@@ -379,7 +379,7 @@ class DeliveryOutcome:
     status: int | None  # the C-STORE-RSP status, None when there was no answer
     reason: str
     context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
-    stopped: bool = False  # REFUSED by us: it could not be shown to be about its own patient
+    stopped: bool = False  # REFUSED by us: it, or what it rests on, could not be shown to be its own patient's
 
 
 @dataclass(frozen=True)

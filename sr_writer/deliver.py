@@ -157,9 +157,12 @@ class Sender:
         try:
             content = store.read(item.path)
             data = data_set_bytes(content, item.sha256)
-        except (OSError, DamagedObject):
+        except (FileNotFoundError, DamagedObject):
             reason = "the stored object is missing or damaged here: it was not sent; check the store's disk"
-            return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason), _Ended.DONE
+            return self._stopped(item, reason), _Ended.DONE
+        except OSError as error:
+            reason = f"the stored object cannot be read now ({type(error).__name__}); it is tried again."
+            return DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason), _Ended.DONE
         self._prove(item, content)
         agreed = f"{class_name(item.sop_class_uid)}, {UID(item.transfer_syntax_uid).name}"
         began = time.monotonic()

@@ -280,8 +280,19 @@ def test_a_damaged_object_is_never_sent(store: Store, objects: list[StoredObject
     with listening(acceptor) as destination:
         outcomes = send(destination, [objects[0], damaged, gone], store)
     assert [outcomes[i].state for i in (1, 2, 3)] == [DELIVERED, REFUSED, REFUSED]
+    assert [outcomes[i].stopped for i in (1, 2, 3)] == [False, True, True]  # counted, and an alarm
     assert "damaged" in outcomes[2].reason
     assert len(acceptor.heard) == 1
+
+
+def test_an_object_that_cannot_be_read_just_now_is_tried_again_and_nobody_is_alarmed(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    store.path("objects/elsewhere").mkdir()  # reading it is an OSError
+    busy = StoredObject(**{**vars(objects[1]), "path": "objects/elsewhere"})
+    with listening(Acceptor()) as destination:
+        outcomes = send(destination, [objects[0], busy], store)
+    assert [(outcomes[i].state, outcomes[i].stopped) for i in (1, 2)] == [(DELIVERED, False), (WAITING, False)]
 
 
 def test_the_data_set_starts_behind_the_file_meta_information(made: list[ResultObject]) -> None:
