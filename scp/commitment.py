@@ -17,13 +17,12 @@ from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
 from scp.contexts import COMMITMENT_PUSH_MODEL, IMPLICIT_LITTLE
 from scp.engine import EventReport, printable
+from scp.status import PROCESSING_FAILURE, SUCCESS
 from scp.structure import Limits, walk
 
 log = structlog.get_logger()
 
 # PS3.7 10.1.1.1.8
-SUCCESS: Final = 0x0000
-PROCESSING_FAILURE: Final = 0x0110
 NO_SUCH_EVENT_TYPE: Final = 0x0113
 INVALID_ARGUMENT: Final = 0x0115
 NO_SUCH_SOP_CLASS: Final = 0x0118

@@ -38,17 +38,10 @@ COLLECT_EVERY_S: Final = 30.0  # dead associations are cycles
 SPARE_CONNECTIONS: Final = 32  # above the association limit, so that the limit can be answered by a rejection
 
 
-def no_reports(report: EventReport) -> int:
-    """Nobody here was told of events: no such SOP class (PS3.7 10.1.1.1.8)."""
-    return 0x0118
-
-
 class PynetdicomEngine:
     """scp.engine.Engine: one accepting thread, two threads per association."""
 
-    def __init__(
-        self, settings: ReceiveSettings, policy: AssociationPolicy, begin: Begin, report: Report = no_reports
-    ) -> None:
+    def __init__(self, settings: ReceiveSettings, policy: AssociationPolicy, begin: Begin, report: Report) -> None:
         _config.LOG_HANDLER_LEVEL = "none"  # the standard handlers take a lock for every PDU
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its messages quote values from the wire
         self.settings = settings

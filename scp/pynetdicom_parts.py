@@ -118,6 +118,9 @@ class StoreMessage:
         self.command = command
         self.sink = sink
 
+    def write(self, data: memoryview) -> None:
+        self.sink.write(data)
+
 
 class EventMessage:
     """An N-EVENT-REPORT-RQ under way, served by the association's own thread like every other message."""
@@ -130,6 +133,12 @@ class EventMessage:
         self.command = command
         self.data = bytearray()
 
+    def write(self, data: memoryview) -> None:
+        """Raises ValueError for more than EVENT_MAX_BYTES in all."""
+        if len(self.data) + len(data) > EVENT_MAX_BYTES:
+            raise ValueError("an event report is too long")
+        self.data += data
+
 
 class StreamingDimse(DIMSEServiceProvider):
     """Takes fragments in the thread that reads the socket. C-STORE and N-EVENT-REPORT are taken here, other messages
@@ -141,13 +150,11 @@ class StreamingDimse(DIMSEServiceProvider):
         super().__init__(association)
         self._begin = begin
         self._command = bytearray()
-        self._store: StoreMessage | None = None
-        self._event: EventMessage | None = None
+        self._under_way: StoreMessage | EventMessage | None = None  # its data set comes next
 
     @property
     def is_receiving(self) -> bool:
-        under_way = (self._store, self._event, self.message)
-        return bool(self._command) or any(message is not None for message in under_way)
+        return bool(self._command) or self._under_way is not None or self.message is not None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         try:
@@ -160,15 +167,13 @@ class StreamingDimse(DIMSEServiceProvider):
         control = fragment[0]
         if control & _COMMAND:
             self._receive_command(context_id, fragment, bool(control & _LAST))
-        elif self._store is not None:
-            self._receive_data(self._store, context_id, fragment, bool(control & _LAST))
-        elif self._event is not None:
-            self._receive_event_data(self._event, context_id, fragment, bool(control & _LAST))
+        elif self._under_way is not None:
+            self._receive_data(self._under_way, context_id, fragment, bool(control & _LAST))
         else:
             self._delegate(context_id, fragment)
 
     def _receive_command(self, context_id: int, fragment: bytes, last: bool) -> None:
-        if self._store is not None or self._event is not None:
+        if self._under_way is not None:
             raise ValueError("a command inside a data set")
         self._command += memoryview(fragment)[1:]
         if len(self._command) > command_set.COMMAND_SET_MAX_BYTES:
@@ -179,42 +184,38 @@ class StreamingDimse(DIMSEServiceProvider):
         self._command.clear()
         command = command_set.decode(encoded)
         kind = command_set.number(command, command_set.COMMAND_FIELD)
-        if kind == command_set.N_EVENT_REPORT_RQ:
+        if kind == command_set.C_STORE_RQ:
+            self._begin_store(context_id, command)
+        elif kind == command_set.N_EVENT_REPORT_RQ:
             self._begin_event(context_id, command)
-            return
-        if kind != command_set.C_STORE_RQ:
+        else:
             self._delegate(context_id, b"\x03" + encoded)
-            return
+
+    def _begin_store(self, context_id: int, command: dict[int, bytes]) -> None:
         command_set.number(command, command_set.MESSAGE_ID)
         if command_set.number(command, command_set.DATA_SET_TYPE) == command_set.NO_DATA_SET:
             raise ValueError("a C-STORE-RQ without a data set")
-        self._store = StoreMessage(context_id, command, self._begin(context_id, command))
+        self._under_way = StoreMessage(context_id, command, self._begin(context_id, command))
 
     def _begin_event(self, context_id: int, command: dict[int, bytes]) -> None:
         """KeyError for a context that was not accepted: the association is aborted."""
         self.assoc._accepted_cx[context_id]
         command_set.number(command, command_set.MESSAGE_ID)
-        event = EventMessage(context_id, command)
+        self._under_way = EventMessage(context_id, command)
         if command_set.number(command, command_set.DATA_SET_TYPE) == command_set.NO_DATA_SET:
-            self.msg_queue.put(cast(Any, (context_id, event)))
-        else:
-            self._event = event
+            self._hand_on(self._under_way)
 
-    def _receive_event_data(self, event: EventMessage, context_id: int, fragment: bytes, last: bool) -> None:
-        if context_id != event.context_id or len(event.data) + len(fragment) > EVENT_MAX_BYTES:
-            raise ValueError("an event report of another presentation context, or too long")
-        event.data += memoryview(fragment)[1:]
-        if last:
-            self._event = None
-            self.msg_queue.put(cast(Any, (context_id, event)))
-
-    def _receive_data(self, store: StoreMessage, context_id: int, fragment: bytes, last: bool) -> None:
-        if context_id != store.context_id:
+    def _receive_data(self, message: StoreMessage | EventMessage, context_id: int, fragment: bytes, last: bool) -> None:
+        if context_id != message.context_id:
             raise ValueError("a fragment of another presentation context")
-        store.sink.write(memoryview(fragment)[1:])
+        message.write(memoryview(fragment)[1:])
         if last:
-            self._store = None
-            self.msg_queue.put(cast(Any, (context_id, store)))
+            self._hand_on(message)
+
+    def _hand_on(self, message: StoreMessage | EventMessage) -> None:
+        """To the association's own thread: all of it is here."""
+        self._under_way = None
+        self.msg_queue.put(cast(Any, (message.context_id, message)))
 
     def _delegate(self, context_id: int, fragment: bytes) -> None:
         primitive = P_DATA()
@@ -234,8 +235,8 @@ class StreamingDimse(DIMSEServiceProvider):
 
     def abandon(self) -> None:
         """Forget every message that was not answered. Only when the reading thread has ended."""
-        pending: list[Any] = [self._store]
-        self._store = None
+        pending: list[Any] = [self._under_way]
+        self._under_way = None
         while True:
             try:
                 pending.append(self.msg_queue.get(block=False)[1])
