@@ -1,7 +1,8 @@
 """Findings in, finished objects out: those of one plan."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from config.settings import Destination, ProfileName, Settings
@@ -19,7 +20,7 @@ from sr_writer.profiles import Plan, plain, plan_for, text_plan, withdrawal_plan
 from sr_writer.reading import marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
-from sr_writer.source import SourceHeader, read_header
+from sr_writer.source import SourceHeader, frame_looked_at, read_header
 from sr_writer.text_report import text_report
 from sr_writer.withdrawal import withdrawn_objects
 
@@ -55,6 +56,7 @@ def build_objects(
         installation_uid=installation_uid,
         critical_flags=settings.decide.critical_flags_in_dicom,
         plan=plan,
+        frames=frames_looked_at(seen, store),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
@@ -133,3 +135,13 @@ def _header(seen: list[InstanceRef], store: Store, study_instance_uid: str) -> t
         except SourceUnreadable as error:
             failure = error
     raise failure or SourceUnreadable("the study has no stored source")
+
+
+def frames_looked_at(images: Iterable[InstanceRef], store: Store) -> dict[str, int]:
+    """SOP Instance UID -> frame number, of the images that have several. Those that cannot be read are left out."""
+    found: dict[str, int] = {}
+    for image in images:
+        with suppress(SourceUnreadable):
+            if frame := frame_looked_at(store.path(image.path), image.sop_class_uid):
+                found[image.sop_instance_uid] = frame
+    return found

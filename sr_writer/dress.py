@@ -5,8 +5,8 @@ values are put in afterwards, and every time it stamps from the clock is replace
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 
@@ -60,6 +60,7 @@ class Report:
     segments: tuple[Segment, ...] = ()  # what the report's segmentations show
     plan: Plan = NOTHING
     measurements: bool = True  # whether a measurement report goes with it
+    frames: Mapping[str, int] = field(default_factory=dict)  # SOP Instance UID -> which of several frames was looked at
 
     @property
     def at(self) -> datetime:
@@ -146,6 +147,15 @@ def instance_references(study_instance_uid: str, instances: Sequence[tuple[str, 
         ]
         study.ReferencedSeriesSequence.append(series)
     return study
+
+
+def image_reference(report: Report, image: InstanceRef) -> Dataset:
+    """One item that refers to an image, and of several frames to the one that was looked at: without a number it would
+    be all of them (PS3.3 10.3)."""
+    item = _reference(image.sop_class_uid, image.sop_instance_uid)
+    if image.sop_instance_uid in report.frames:
+        item.ReferencedFrameNumber = report.frames[image.sop_instance_uid]
+    return item
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

@@ -12,19 +12,17 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.valuerep import DSfloat
 
 from sr_writer.errors import SourceUnreadable
-from sr_writer.source import UNREADABLE, Values, frame_looked_at
+from sr_writer.source import UNREADABLE, Values
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclass(frozen=True)
 class GreyPipeline:
-    """rows, columns: of the image. frame: which of several was looked at, from 1; None for an image of one.
-    spacing: mm, rows then columns; () when the header does not say."""
+    """rows, columns: of the image. spacing: mm, rows then columns; () when the header does not say."""
 
     rows: int
     columns: int
-    frame: int | None
     spacing: tuple[float, ...]
     _attributes: Dataset = field(repr=False)
 
@@ -57,8 +55,7 @@ def _pipeline(ds: Dataset, values: Values) -> GreyPipeline:
     out.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
     spacing = values.numbers("PixelSpacing") or values.numbers("ImagerPixelSpacing")
     known = len(spacing) == 2 and all(map(isfinite, spacing)) and min(spacing) > 0.0
-    frame = frame_looked_at(values.text("SOPClassUID"), values.whole("NumberOfFrames"))
-    return GreyPipeline(rows, columns, frame, spacing if known else (), out)
+    return GreyPipeline(rows, columns, spacing if known else (), out)
 
 
 def _modality(out: Dataset, ds: Dataset, values: Values) -> None:

@@ -24,6 +24,7 @@ from sr_writer.dress import (
     Report,
     dress,
     finished,
+    image_reference,
     instance_references,
     stand_in,
 )
@@ -77,15 +78,15 @@ def _tree(report: Report, title: CodedConcept, images: list[InstanceRef], descri
     items.extend(language())
     items.extend(observation_context(report))
     items.append(TextContentItem(codes.KEY_OBJECT_DESCRIPTION, description, _CONTAINS))
-    root.ContentSequence = [*items, *(_image(image) for image in images)]
+    root.ContentSequence = [*items, *(_image(image, report) for image in images)]
     separate(root)
     return root
 
 
-def _image(instance: InstanceRef) -> Dataset:
+def _image(instance: InstanceRef, report: Report) -> Dataset:
     """An image has no concept name here: TID 2010 gives it none."""
     item = ImageContentItem(codes.ORIGINAL_SOURCE, ANY_IMAGE, instance.sop_instance_uid, relationship_type=_CONTAINS)
-    item.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+    item.ReferencedSOPSequence = [image_reference(report, instance)]
     del item.ConceptNameCodeSequence
     return item
 

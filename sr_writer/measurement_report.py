@@ -39,7 +39,7 @@ from pydicom.uid import (
 from ledger.records import Code, Finding, ImageResult, Region, ResultObject, TriagePriority, VolumeFinding
 from sr_writer import codes
 from sr_writer.document import in_classes, language, observation_context, separate
-from sr_writer.dress import ANY_IMAGE, Report, stand_in
+from sr_writer.dress import ANY_IMAGE, Report, image_reference, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
 from sr_writer.profiles import MEASUREMENT_SR
@@ -251,9 +251,7 @@ def _finish_groups(root: Dataset, statements: Sequence[Statement], report: Repor
         coordinates = CoordinatesForMeasurement("POLYLINE", points, source)
         number.ContentSequence = ContentSequence([coordinates])
         for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
-            image.ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
-            if report.header.frame is not None and report.header_of == instance:
-                image.ReferencedSOPSequence[0].ReferencedFrameNumber = report.header.frame
+            image.ReferencedSOPSequence = [image_reference(report, instance)]
         group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
 
 

@@ -12,7 +12,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from ledger.records import Finding, ResultObject
 from ledger.store import Store
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, stand_in
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, image_reference, stand_in
 from sr_writer.errors import SourceUnreadable
 from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
@@ -53,10 +53,10 @@ def presentation_state(report: Report, store: Store) -> ResultObject | None:
     dress(ds, report, series_description(report.findings.priority, "marks"))
     put_body_part(ds, report.header, [finding.site for finding in worst.result.findings])
     _identification(ds, report)
-    _relationship(ds, worst, pipeline)
-    _area(ds, worst, pipeline)
+    _relationship(ds, worst, report)
+    _area(ds, worst, report, pipeline)
     pipeline.put_into(ds)
-    ds.GraphicAnnotationSequence = [_annotation(worst, pipeline, _marks(worst, found, report, pipeline))]
+    ds.GraphicAnnotationSequence = [_annotation(worst, report, pipeline, _marks(worst, found, report, pipeline))]
     ds.GraphicLayerSequence = [_layer()]
     return finished(ds, KIND)
 
@@ -70,26 +70,17 @@ def _identification(ds: Dataset, report: Report) -> None:
     del ds.ContentDate, ds.ContentTime  # a presentation state has the two above in their place
 
 
-def _relationship(ds: Dataset, worst: Read, pipeline: GreyPipeline) -> None:
+def _relationship(ds: Dataset, worst: Read, report: Report) -> None:
     series = Dataset()
     series.SeriesInstanceUID = worst.instance.series_instance_uid
-    series.ReferencedImageSequence = [_image(worst, pipeline)]
+    series.ReferencedImageSequence = [image_reference(report, worst.instance)]
     ds.ReferencedSeriesSequence = [series]
 
 
-def _image(worst: Read, pipeline: GreyPipeline) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = worst.instance.sop_class_uid
-    item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
-    if pipeline.frame is not None:
-        item.ReferencedFrameNumber = pipeline.frame
-    return item
-
-
-def _area(ds: Dataset, worst: Read, pipeline: GreyPipeline) -> None:
+def _area(ds: Dataset, worst: Read, report: Report, pipeline: GreyPipeline) -> None:
     """The whole image, as large as it fits (PS3.3 C.10.4)."""
     item = Dataset()
-    item.ReferencedImageSequence = [_image(worst, pipeline)]
+    item.ReferencedImageSequence = [image_reference(report, worst.instance)]
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
     item.DisplayedAreaBottomRightHandCorner = [pipeline.columns, pipeline.rows]
     item.PresentationSizeMode = "SCALE TO FIT"
@@ -116,9 +107,9 @@ def _label(finding: Finding, probability: float) -> str:
     return f"AI (research): {name_of(finding)} {percent(probability)} %"
 
 
-def _annotation(worst: Read, pipeline: GreyPipeline, marks: Sequence[tuple[Box, str]]) -> Dataset:
+def _annotation(worst: Read, report: Report, pipeline: GreyPipeline, marks: Sequence[tuple[Box, str]]) -> Dataset:
     item = Dataset()
-    item.ReferencedImageSequence = [_image(worst, pipeline)]
+    item.ReferencedImageSequence = [image_reference(report, worst.instance)]
     item.GraphicLayer = LAYER
     item.TextObjectSequence = [_text(box, text, pipeline) for box, text in marks]
     item.GraphicObjectSequence = [_frame(box) for box, _ in marks]

@@ -13,7 +13,7 @@ from ledger.records import Finding, ResultObject
 from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
+from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, image_reference
 from sr_writer.map_box import box_from_map
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
@@ -105,19 +105,10 @@ def _image_headers(ds: Dataset, report: Report, worst: Read, banner_only: bool) 
     ds.ConversionType = "WSD"
     ds.BurnedInAnnotation = "YES"
     ds.DerivationDescription = _BANNER if banner_only else _PICTURE
-    ds.SourceImageSequence = [_source(worst, header.frame if report.header_of == worst.instance else None)]
+    ds.SourceImageSequence = [image_reference(report, worst.instance)]
+    ds.SourceImageSequence[0].PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE]
     ds.DateOfSecondaryCapture, ds.TimeOfSecondaryCapture = ds.ContentDate, ds.ContentTime
     ds.PatientOrientation = list(header.patient_orientation) if len(header.patient_orientation) == 2 else None
     for keyword, value in header.lossy.items():
         setattr(ds, keyword, value)
     put_body_part(ds, header, [finding.site for finding in worst.result.findings])
-
-
-def _source(worst: Read, frame: int | None) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = worst.instance.sop_class_uid
-    item.ReferencedSOPInstanceUID = worst.instance.sop_instance_uid
-    if frame is not None:
-        item.ReferencedFrameNumber = frame
-    item.PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE]
-    return item

@@ -15,12 +15,12 @@ from math import isfinite
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom import uid as uids
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.uid import UID
 
 from sr_writer.errors import SourceUnreadable
 
@@ -35,8 +35,25 @@ _LONGEST = {  # characters (PS3.5 6.2): what names something is left out when lo
     "InstitutionName": 64,
     "RequestedProcedureDescription": 64,
 }
-_MULTI_FRAME = re.compile(
-    r"Multi-frame|Enhanced|X-Ray Angiographic|X-Ray Radiofluoroscopic|Nuclear Medicine|3D|Tomosynthesis"
+_ONE_FRAME = frozenset(  # classes whose images have one, whatever a header says (PS3.3 A)
+    {
+        uids.ComputedRadiographyImageStorage,
+        uids.CTImageStorage,
+        uids.DigitalIntraOralXRayImageStorageForPresentation,
+        uids.DigitalIntraOralXRayImageStorageForProcessing,
+        uids.DigitalMammographyXRayImageStorageForPresentation,
+        uids.DigitalMammographyXRayImageStorageForProcessing,
+        uids.DigitalXRayImageStorageForPresentation,
+        uids.DigitalXRayImageStorageForProcessing,
+        uids.MRImageStorage,
+        uids.PositronEmissionTomographyImageStorage,
+        uids.SecondaryCaptureImageStorage,
+        uids.UltrasoundImageStorage,
+        uids.VLEndoscopicImageStorage,
+        uids.VLMicroscopicImageStorage,
+        uids.VLPhotographicImageStorage,
+        uids.VLSlideCoordinatesMicroscopicImageStorage,
+    }
 )
 _DESCRIBING = frozenset({"StudyDescription", "InstitutionName", "RequestedProcedureDescription"})
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")  # PS3.3 C.7.1.1
@@ -57,7 +74,6 @@ class SourceHeader:
     imager_pixel_spacing: tuple[float, ...]
     rows: int
     columns: int
-    frame: int | None  # which frame of several was looked at, from 1; None for an image of one
     lossy: dict[str, str | list[str]]  # LossyImageCompression and its companions, where the source was lossy
 
     def local(self, moment: datetime) -> datetime:
@@ -134,9 +150,23 @@ def read_header(path: Path, study_instance_uid: str) -> SourceHeader:
         return _header(_read(path), study_instance_uid)
 
 
-def _read(path: Path) -> "Values":
+def frame_looked_at(path: Path, sop_class_uid: str) -> int | None:
+    """Which frame of several the model saw, from 1: the middle one (inference/pixels.py). None for an image of one.
+
+    Of a class whose images have one frame nothing is read. Raises SourceUnreadable when it is not DICOM.
+    """
+    if sop_class_uid in _ONE_FRAME:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        frames = _read(path, ["NumberOfFrames"]).whole("NumberOfFrames")
+    return frames // 2 + 1 if frames > 1 else None
+
+
+def _read(path: Path, keywords: list[str] | None = None) -> "Values":
+    """keywords: of the elements that are wanted; None for all."""
     try:
-        return Values(dcmread(path, stop_before_pixels=True, force=True))
+        return Values(dcmread(path, stop_before_pixels=True, force=True, specific_tags=keywords))
     except (OSError, EOFError, InvalidDicomError, *UNREADABLE) as error:
         raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
 
@@ -154,7 +184,6 @@ def _header(values: "Values", study_instance_uid: str) -> SourceHeader:
         imager_pixel_spacing=_numbers(values.text("ImagerPixelSpacing")),
         rows=values.whole("Rows"),
         columns=values.whole("Columns"),
-        frame=frame_looked_at(values.text("SOPClassUID"), values.whole("NumberOfFrames")),
         lossy=_lossy(values),
     )
 
@@ -201,11 +230,6 @@ def _request(values: "Values", study_instance_uid: str) -> Dataset | None:
     for keyword in _REQUEST:
         setattr(item, keyword, _fitting(requests[0], keyword) if requests else "")
     return item
-
-
-def frame_looked_at(sop_class_uid: str, frames: int) -> int | None:
-    """The middle one, from 1 (inference/pixels.py); None for a class whose images have one frame, whatever is said."""
-    return frames // 2 + 1 if frames > 1 and _MULTI_FRAME.search(UID(sop_class_uid).name) else None
 
 
 def _fitting(values: "Values", keyword: str) -> str:

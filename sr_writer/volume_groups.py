@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from sr_writer import codes
-from sr_writer.dress import ANY_IMAGE, Report, Segment
+from sr_writer.dress import ANY_IMAGE, Report, Segment, image_reference
 from sr_writer.segmentation import volume_tracking_id, volume_tracking_uid
 from sr_writer.volume_words import short
 from sr_writer.words import in_percent
@@ -121,16 +121,16 @@ def finish_volume_groups(groups: Sequence[Dataset], report: Report) -> None:
     for group, segment in zip(groups, report.segments, strict=True):
         region = next((item for item in group.ContentSequence if item.ValueType == "SCOORD"), None)
         if region is not None:
-            _tie_to_plane(group, region, segment)
+            _tie_to_plane(group, region, segment, report)
         text = f"AI (research): {short(segment.volume)}"
         group.ContentSequence.append(TextContentItem(codes.COMMENT, text, RelationshipTypeValues.CONTAINS))
 
 
-def _tie_to_plane(group: Dataset, region: Dataset, segment: Segment) -> None:
+def _tie_to_plane(group: Dataset, region: Dataset, segment: Segment, report: Report) -> None:
     """What OHIF needs to make a measurement of it: the same coordinates under the first number."""
     source = SourceImageForRegion(ANY_IMAGE, segment.widest.sop_instance_uid)
     coordinates = CoordinatesForMeasurement("POLYLINE", rectangle_around(segment), source)
     number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
     number.ContentSequence = ContentSequence([coordinates])
     for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
-        image.ReferencedSOPSequence[0].ReferencedSOPClassUID = segment.widest.sop_class_uid
+        image.ReferencedSOPSequence = [image_reference(report, segment.widest)]

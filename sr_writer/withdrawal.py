@@ -34,7 +34,7 @@ from sr_writer.document import (
     observation_context,
     separate,
 )
-from sr_writer.dress import ANY_IMAGE, Report, finished
+from sr_writer.dress import ANY_IMAGE, Report, finished, image_reference
 from sr_writer.identity import uid_from
 from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR, Plan
 from sr_writer.sr_document import sr_document
@@ -131,7 +131,7 @@ def _group(report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     )
     items = group[0].ContentSequence
     region = next(item for item in items if item.ValueType == "SCOORD")
-    region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID = instance.sop_class_uid
+    region.ContentSequence[0].ReferencedSOPSequence = [image_reference(report, instance)]
     items.append(TextContentItem(codes.COMMENT, f"AI (research): result withdrawn. {DO_NOT_USE}", _CONTAINS))
     return group
 

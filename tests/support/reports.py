@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from config.settings import ProfileName, Settings
 from ledger.records import ResultObject, StudyFindings
 from ledger.store import Store
-from sr_writer.build import plan_of
+from sr_writer.build import frames_looked_at, plan_of
 from sr_writer.dress import Report
 from sr_writer.identity import identity_of
 from sr_writer.profiles import Plan, plain
@@ -36,6 +36,7 @@ def report_of(
         installation_uid=INSTALLATION,
         critical_flags=False,
         plan=made,
+        frames=frames_looked_at([first], store),
     )
 
 

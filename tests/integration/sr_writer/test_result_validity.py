@@ -12,7 +12,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ComputedRadiographyImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from config.settings import DecideSettings, ProfileName, ReportSettings, Settings
 from ledger.records import Code, Region, ReportKind, ResultObject, SentReference, StudyFindings, TriagePriority
@@ -123,6 +127,15 @@ def _two_images(store: Store, **changes: Any) -> StudyFindings:
     return study((keep(first, store), [one]), (keep(second, store), [not_assessed()]))
 
 
+def _several_frames(store: Store) -> StudyFindings:
+    first, second = (
+        make_dx(SOPClassUID=MultiFrameGrayscaleWordSecondaryCaptureImageStorage, NumberOfFrames=frames)
+        for frames in (4, 7)
+    )
+    second.StudyInstanceUID = first.StudyInstanceUID
+    return study((keep(first, store), [analysed()]), (keep(second, store), [analysed()]))
+
+
 def _low(store: Store) -> StudyFindings:
     said = analysed(finding(probability=0.1), priority=TriagePriority.LOW)
     return study((keep(make_dx(), store), [said]))
@@ -149,6 +162,7 @@ REPORTS: dict[str, Callable[[Store], StudyFindings]] = {
     "revision": lambda store: dataclasses.replace(flagged_study(store), predecessors=BEFORE),
     "several models": _models,
     "two images, one not assessed, several labels": _two_images,
+    "two images of several frames": _several_frames,
     "boxes, no alarm": lambda store: _boxes(store, TriagePriority.LOW),
     "boxes of a flagged study": lambda store: _boxes(store, TriagePriority.HIGH),
     "critical flags": lambda store: flagged_study(store, critical_flags=("RESPIRATORY_EMERGENCY", "NEUROLOGICAL_RISK")),
