@@ -7,7 +7,7 @@ either. Rejected instances (IHE IOCM) do not count, and of those that do, withdr
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, select, update
+from sqlalchemy import Connection, Row, Select, and_, exists, select, update
 from sqlalchemy.sql import ColumnElement
 
 from ledger.history import note
@@ -86,22 +86,22 @@ def same_patient(one: str, other: str) -> bool:
 
 def said_of(connection: Connection, study_uid: str) -> set[int]:
     """Ids of the instances that count and of which a model that was meant for them has said something."""
-    query = (
-        select(instances.c.id)
-        .join(results, results.c.instance_id == instances.c.id)
+    return set(connection.execute(_said(study_uid, instances.c.id)).scalars())
+
+
+def _said(study_uid: str, what: ColumnElement[Any]) -> Select[Any]:
+    """A column of those instances, or of what was said of them."""
+    return (
+        select(what)
+        .select_from(instances.join(results, results.c.instance_id == instances.c.id))
         .where(instances.c.study_uid == study_uid, results.c.priority.is_not(None), ~results.c.withdrawn, counts_now())
     )
-    return set(connection.execute(query).scalars())
 
 
 def restate_priority(connection: Connection, study_uid: str, at_least: TriagePriority | None, why: str) -> None:
     """Give the study the priority of what counts now, or `at_least`; lowering it leaves an event. Study locked."""
-    query = (
-        select(results.c.priority)
-        .join(instances, instances.c.id == results.c.instance_id)
-        .where(instances.c.study_uid == study_uid, results.c.priority.is_not(None), ~results.c.withdrawn, counts_now())
-    )
-    found = [TriagePriority(value) for value in connection.execute(query.distinct()).scalars()]
+    said = connection.execute(_said(study_uid, results.c.priority).distinct()).scalars()
+    found = [TriagePriority(value) for value in said]
     found += [at_least] if at_least is not None else []
     after = most_urgent(found) if found else None
     study = studies.c.study_uid == study_uid
