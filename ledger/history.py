@@ -1,13 +1,26 @@
 """What happened to a study and why, written in the transaction that made it happen; read by `explain`."""
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from sqlalchemy import Connection, select
 
 from ledger.codec import moment
 from ledger.database import db_now
-from ledger.records import Event
 from ledger.tables import events
 
 _INSERT = events.insert().values(at=db_now())
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a study, for `explain`."""
+
+    at: datetime
+    name: str
+    text: str
+    instance_id: int | None = None
+    job_id: int | None = None
 
 
 def note(

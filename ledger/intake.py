@@ -3,6 +3,8 @@
 The hottest transaction of the node: its statements are built once, because building them costs more than running them.
 """
 
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from typing import Any
 
@@ -17,7 +19,7 @@ from ledger.corrections import reject, settle
 from ledger.database import db_now
 from ledger.history import note
 from ledger.queueing import FRESH, report_waits
-from ledger.records import UNKNOWN_HALF, Admission, AdmissionOutcome, Disposition, ReceivedInstance, ReportKind, Stage
+from ledger.records import UNKNOWN_HALF, Disposition, ReceivedInstance, ReportKind, Stage
 from ledger.standing import WITHDRAWING, same_patient
 from ledger.states import JobState
 from ledger.tables import instances, jobs, rejections, studies
@@ -63,6 +65,18 @@ _FINAL_REPORT = jobs.insert().values(
 )
 _POSTPONE = update(jobs).where(report_waits(bindparam("for_study"), ReportKind.FINAL)).values(due_at=_DUE_AT)
 _REOPEN = update(studies).where(studies.c.study_uid == bindparam("for_study")).values(completed_at=None, is_prior=False)
+
+
+class AdmissionOutcome(StrEnum):
+    NEW = "new"
+    RESENT = "resent"  # the same bytes again: no second job
+    UID_CONFLICT = "uid_conflict"  # other bytes under the same SOP Instance UID: kept beside the first
+
+
+@dataclass(frozen=True)
+class Admission:
+    instance_id: int
+    outcome: AdmissionOutcome
 
 
 def admit(connection: Connection, received: ReceivedInstance, complete_after_s: float) -> Admission:

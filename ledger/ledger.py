@@ -23,15 +23,16 @@ from ledger import (
     statements,
     views,
     work,
+    worklist,
 )
 from ledger.codec import instance_ref
 from ledger.commitments import Commitment, CommitmentAnswer
 from ledger.database import migrate, open_engine, transaction
+from ledger.history import Event
+from ledger.intake import Admission
 from ledger.reconcile import Reconciliation, reconcile_store
 from ledger.records import (
-    Admission,
     DeliveryOutcome,
-    Event,
     Evidence,
     ImageResult,
     InstanceRef,
@@ -45,12 +46,12 @@ from ledger.records import (
     Stage,
     StoredObject,
     StudyFindings,
-    WorklistEntry,
 )
 from ledger.store import Store
 from ledger.tables import installation, instances
 from ledger.views import ObjectDelivery, ParkedJob
 from ledger.wake import Wake
+from ledger.worklist import WorklistEntry
 
 
 class Ledger:
@@ -351,7 +352,7 @@ class Ledger:
 
     def worklist(self, since: datetime | None = None, include_hidden: bool = False) -> list[WorklistEntry]:
         with self._read() as connection:
-            return views.worklist(connection, since, include_hidden)
+            return worklist.worklist(connection, since, include_hidden)
 
     def events(self, study_instance_uid: str) -> list[Event]:
         with self._read() as connection:

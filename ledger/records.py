@@ -1,7 +1,8 @@
 """What one stage hands to the next. The stages meet only here, so every record is defined once, in this file.
 
 All records are frozen. Times are aware datetimes in UTC. No record carries a patient's name, id or birth date:
-the result writer reads those from the stored instance itself.
+the result writer reads those from the stored instance itself. What only answers a question to the ledger stands with
+the question: `ledger.worklist`, `ledger.views`, `ledger.history`, `ledger.commitments`, `ledger.notifications`.
 """
 
 from dataclasses import dataclass, field
@@ -79,18 +80,6 @@ class ReceivedInstance:
 
 PATIENT_HALF = 32  # characters: a patient digest is that of the Patient ID, then that of name and birth date
 UNKNOWN_HALF = "-" * PATIENT_HALF  # that half is not in the header
-
-
-class AdmissionOutcome(StrEnum):
-    NEW = "new"
-    RESENT = "resent"  # the same bytes again: no second job
-    UID_CONFLICT = "uid_conflict"  # other bytes under the same SOP Instance UID: kept beside the first
-
-
-@dataclass(frozen=True)
-class Admission:
-    instance_id: int
-    outcome: AdmissionOutcome
 
 
 @dataclass(frozen=True)
@@ -426,41 +415,3 @@ class NotificationState(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     NOT_NEEDED = "not_needed"  # its report was overtaken before the adapter heard of it
-
-
-@dataclass(frozen=True)
-class WorklistEntry:
-    """One line of the triage list. No patient's identity."""
-
-    study_instance_uid: str
-    priority: TriagePriority | None  # None: nothing for a model to look at, or nothing looked at yet
-    is_prior: bool
-    is_complete: bool
-    modality: str
-    instances: int  # different SOP instances, our own results not counted
-    uid_conflicts: int  # times that other bytes came under one of their UIDs
-    pending: int  # instances still to be analysed
-    findings: tuple[Finding, ...]  # the worst image's; slices, which speak together, not among them
-    critical_flags: tuple[str, ...]
-    recommendations: tuple[str, ...]
-    not_assessed_reason: str
-    first_received_at: datetime
-    last_received_at: datetime
-    delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
-    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused)
-    report_priority: TriagePriority | None
-    report_kind: ReportKind | None = None  # of the newest report
-    hold: str = ""  # why nothing of this study may leave; empty: nothing holds it
-    proofs: tuple[tuple[str, str], ...] = ()  # (destination, the least certain Proof of the newest report)
-    slices_marked: tuple[tuple[str, int, int], ...] = ()  # of slice models: (label, slices marked, slices looked at)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened to a study, for `explain`."""
-
-    at: datetime
-    name: str
-    text: str
-    instance_id: int | None = None
-    job_id: int | None = None

@@ -18,7 +18,7 @@ from pydicom.uid import generate_uid
 from config import Settings, load_settings
 from ledger.errors import OpenTriageError
 from ledger.ledger import Ledger
-from ledger.records import WorklistEntry
+from ledger.worklist import WorklistEntry
 from node import notices
 from node.overlay import write_overlay
 from node.process import PARENT_PIPE

@@ -6,7 +6,8 @@ LOW is ordinal inside the node; a person reads that nothing was flagged and that
 from datetime import datetime
 from typing import Final
 
-from ledger.records import DeliveryState, Proof, ReportKind, TriagePriority, WorklistEntry
+from ledger.records import DeliveryState, Proof, ReportKind, TriagePriority
+from ledger.worklist import WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
 DELIVERY_WORDS: Final = {

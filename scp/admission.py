@@ -18,8 +18,9 @@ import structlog
 
 from config.settings import Settings
 from ledger.errors import LedgerUnavailable
+from ledger.intake import AdmissionOutcome
 from ledger.ledger import Ledger
-from ledger.records import AdmissionOutcome, Disposition, ReceivedInstance
+from ledger.records import Disposition, ReceivedInstance
 from ledger.store import PartFile
 from scp import metrics, part10
 from scp.disposition import disposition_of

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.errors import OpenTriageError
-from ledger.records import TriagePriority, WorklistEntry
+from ledger.records import TriagePriority
+from ledger.worklist import WorklistEntry
 from node.console import err, fail, out, progress, usage_error
 from node.demo import COMPLETE_AFTER_S, Demo, fresh_samples
 from node.files import missing, walk

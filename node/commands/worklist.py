@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ledger.records import WorklistEntry
+from ledger.worklist import WorklistEntry
 from node.asking import existing_ledger
 from node.console import ConfigOption, JsonOption, err, out, settings_of
 from node.triage_list import STYLES, delivery_words, finding_words, priority_word, start_of_day

@@ -15,7 +15,7 @@ import httpx
 
 from config import Settings, load_settings
 from ledger.ledger import Ledger
-from ledger.records import WorklistEntry
+from ledger.worklist import WorklistEntry
 from node import notices
 from node.wiring import open_ledger
 from tests.support.peers import free_port, need

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import LeaseLost
+from ledger.intake import AdmissionOutcome
 from ledger.ledger import Ledger
 from ledger.records import (
-    AdmissionOutcome,
-    DeliveryOutcome,
-    DeliveryState,
     Disposition,
     ImageResult,
     Job,
@@ -23,12 +21,10 @@ from ledger.records import (
     TriagePriority,
 )
 from ledger.store import Store
-from tests.support.ledgers import all_to
-from tests.support.records import judged, not_applicable, received, refused, stored_object
+from tests.support.ledger_story import HIGH, LOW, MEDIUM, PACS, Story
+from tests.support.records import judged, not_applicable, received, refused
 from tests.support.waiting import wait_until
 
-PACS, OTHER = "PACS@127.0.0.1:104", "OTHER@127.0.0.1:105"
-HIGH, MEDIUM, LOW = TriagePriority.HIGH, TriagePriority.MEDIUM, TriagePriority.LOW
 SOON = 0.05
 
 
@@ -36,16 +32,8 @@ def claim(ledger: Ledger, stage: Stage, limit: int = 10, lease_s: float = 60.0, 
     return ledger.claim(stage, "test", limit, lease_s, **options)
 
 
-def claim_one(ledger: Ledger, stage: Stage, **options: str) -> Job:
-    """The next job of a stage, waited for."""
-    found: list[Job] = []
-
-    def due() -> bool:
-        found.extend(claim(ledger, stage, 1, **options))
-        return bool(found)
-
-    wait_until(due, within_s=5)
-    return found[0]
+def claim_one(ledger: Ledger, stage: Stage) -> Job:
+    return Story(ledger).next(stage)
 
 
 def analyse(ledger: Ledger, *results: ImageResult, study_uid: str = "1.2.3", complete_after_s: float = SOON) -> None:
@@ -54,11 +42,7 @@ def analyse(ledger: Ledger, *results: ImageResult, study_uid: str = "1.2.3", com
 
 
 def report(ledger: Ledger, *destinations: str) -> StudyFindings | None:
-    job = claim_one(ledger, Stage.REPORT)
-    findings = ledger.study_findings(job)
-    objects = [stored_object(ledger.store)] if findings else []
-    ledger.finish_report(job, findings, objects, all_to(objects, destinations))
-    return findings
+    return Story(ledger).report(*destinations)
 
 
 def test_an_admitted_image_is_queued_in_the_same_transaction(ledger: Ledger) -> None:
@@ -173,15 +157,6 @@ def test_a_job_tried_before_is_claimed_alone(ledger: Ledger) -> None:
     assert [len(claim(ledger, Stage.ANALYSE)) for _ in range(5)] == [1, 1, 1, 1, 0]
 
 
-def test_a_delivery_is_never_parked_for_its_attempts(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6))
-    report(ledger, PACS)
-    for _ in range(9):
-        claim_one(ledger, Stage.DELIVER)
-        ledger.abandon("test", max_attempts=3)
-    assert ledger.parked() == []
-
-
 def test_a_released_job_starts_afresh(ledger: Ledger) -> None:
     ledger.admit(received(), 20)
     [job] = claim(ledger, Stage.ANALYSE)
@@ -228,9 +203,7 @@ def test_a_high_image_is_reported_at_once_and_only_once(ledger: Ledger) -> None:
     analyse(ledger, judged(HIGH), complete_after_s=20)
     [job] = claim(ledger, Stage.REPORT)
     assert job.report_kind is ReportKind.PROVISIONAL
-    findings = ledger.study_findings(job)
-    made = [stored_object(ledger.store)]
-    ledger.finish_report(job, findings, made, all_to(made, [PACS]))
+    Story(ledger).report(PACS, job=job)
     analyse(ledger, judged(HIGH), complete_after_s=20)
     assert claim(ledger, Stage.REPORT) == []
 
@@ -265,40 +238,6 @@ def test_a_study_is_as_urgent_as_its_worst_image_and_not_assessed_stands_above_l
     analyse(ledger, judged(LOW, 0.1), study_uid="1.4")
     listed = [(entry.study_instance_uid, entry.priority) for entry in ledger.worklist()]
     assert listed == [("1.4", HIGH), ("1.3", MEDIUM), ("1.1", TriagePriority.NOT_ASSESSED), ("1.2", LOW)]
-
-
-def test_each_destination_has_its_own_delivery(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6))
-    report(ledger, PACS, OTHER)
-    job = claim_one(ledger, Stage.DELIVER, destination=PACS)
-    [stored] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
-    ledger.finish_delivery(job)
-    assert dict(ledger.worklist()[0].deliveries) == {PACS: "delivered", OTHER: "waiting"}
-    assert ledger.worklist()[0].delivered_at is None
-    other = claim_one(ledger, Stage.DELIVER, destination=OTHER)
-    assert [item.object_id for item in ledger.undelivered(other)] == [stored.object_id]
-    ledger.record_delivery(other, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0x0111, ""))
-    ledger.finish_delivery(other)
-    assert ledger.worklist()[0].delivered_at is not None
-
-
-def test_a_delivered_object_is_never_called_waiting_again(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6))
-    report(ledger, PACS)
-    job = claim_one(ledger, Stage.DELIVER)
-    [stored] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.WAITING, None, "late answer"))
-    assert ledger.undelivered(job) == []
-
-
-def test_the_most_urgent_delivery_goes_first(ledger: Ledger) -> None:
-    analyse(ledger, judged(LOW, 0.1), study_uid="1.1")
-    report(ledger, PACS)
-    analyse(ledger, judged(HIGH), study_uid="1.2")
-    report(ledger, PACS)
-    assert [job.study_instance_uid for job in claim(ledger, Stage.DELIVER)] == ["1.2", "1.1"]
 
 
 def test_a_retried_final_report_gives_way_to_a_newer_one(ledger: Ledger) -> None:
@@ -373,32 +312,6 @@ def test_the_list_of_the_day_leaves_older_studies_out(ledger: Ledger) -> None:
     assert [entry.study_instance_uid for entry in ledger.worklist(now - timedelta(days=1))] == ["1.2"]
 
 
-def test_what_waits_for_a_destination_can_be_redirected(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6), study_uid="1.1")
-    report(ledger, PACS, OTHER)
-    analyse(ledger, judged(MEDIUM, 0.6), study_uid="1.2")
-    report(ledger, PACS)
-    ledger.park(claim_one(ledger, Stage.DELIVER, destination=PACS), "PACS does not know us.")
-    assert set(ledger.oldest_delivery_ages_s()) == {PACS, OTHER}
-    assert ledger.redirect(PACS, "main-pacs") == 2
-    assert ledger.parked() == []
-    assert claim(ledger, Stage.DELIVER, destination=PACS) == []
-    moved = [claim_one(ledger, Stage.DELIVER, destination="main-pacs") for _ in range(2)]
-    assert [len(ledger.undelivered(job)) for job in moved] == [1, 1]
-    assert len(claim(ledger, Stage.DELIVER, destination=OTHER)) == 1
-
-
-def test_what_a_destination_has_accepted_stays_with_it(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6))
-    report(ledger, PACS)
-    job = claim_one(ledger, Stage.DELIVER)
-    [stored] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
-    ledger.finish_delivery(job)
-    assert ledger.redirect(PACS, OTHER) == 0
-    assert dict(ledger.worklist()[0].deliveries) == {PACS: "delivered"}
-
-
 def test_the_list_counts_images_once_and_our_own_results_never(ledger: Ledger) -> None:
     first = received()
     ledger.admit(first, 20)
@@ -408,12 +321,3 @@ def test_the_list_counts_images_once_and_our_own_results_never(ledger: Ledger) -
     [entry] = ledger.worklist()
     assert (entry.instances, entry.uid_conflicts, entry.modality) == (1, 1, "DX")
     assert entry.last_received_at < later
-
-
-def test_a_destination_that_is_back_gets_what_waited_for_another_try(ledger: Ledger) -> None:
-    analyse(ledger, judged(MEDIUM, 0.6))
-    report(ledger, PACS, OTHER)
-    for destination in (PACS, OTHER):
-        ledger.retry(claim_one(ledger, Stage.DELIVER, destination=destination), "Away.", 1000)
-    ledger.hurry(PACS)
-    assert [job.destination for job in claim(ledger, Stage.DELIVER)] == [PACS]
