@@ -92,18 +92,16 @@ def _objects(report: Report, store: Store) -> list[ResultObject]:
     report = replace(report, segments=segments)
     measurements = _if_any(lambda: measurement_report(report)) if plan.measurement_sr else []
     report = replace(report, measurements=bool(measurements))
-    made = {
-        profiles.MEASUREMENT_SR: measurements,
-        profiles.TEXT_SR: [] if plan.text_alone and measurements else text_report(report),
-        profiles.SEGMENTATION: masks,
-    }
-    others = {kind: _if_any(build) for kind, build in _builders(report, store).items() if plan.has(kind)}
-    return [one for kind in plan.kinds for one in (made | others)[kind]]
+    made = {profiles.MEASUREMENT_SR: measurements, profiles.SEGMENTATION: masks}
+    made |= {kind: _if_any(build) for kind, build in _builders(report, store).items() if plan.has(kind)}
+    return [one for kind in plan.kinds for one in made[kind]]
 
 
 def _builders(report: Report, store: Store) -> Mapping[str, Callable[[], list[ResultObject]]]:
-    """Of the kinds that may turn out to have nothing to show."""
+    """Of the kinds that no other is built from; each may turn out to have nothing to show."""
+    text_too = not (report.plan.text_alone and report.measurements)
     return {
+        profiles.TEXT_SR: lambda: text_report(report) if text_too else [],
         profiles.SECONDARY_CAPTURE: lambda: [secondary_capture(report, store, report.plan.picture == "banner")],
         profiles.KEY_OBJECTS: lambda: [key_objects(report)],
         profiles.PRESENTATION_STATE: lambda: [one for one in [presentation_state(report, store)] if one],

@@ -50,7 +50,8 @@ SOP_CLASS_OF: Mapping[str, str] = MappingProxyType(
 class Profile:
     """One row of the table.
 
-    measurement_sr, text_sr: SOP classes, the preferred first; the destination gets the first that it accepts.
+    measurement_sr, text_sr: SOP classes, the preferred first; the destination gets the first that it accepts. Every
+    profile has a text report; not all have measurements.
     boxes_only: no measurement report without a box, and no group in it without one: the viewer would go blank.
     text_alone: the text report goes only where no measurement report does.
     key_objects: for HIGH, where the site says "profile". may_have_*: the site may ask for it.
@@ -68,6 +69,10 @@ class Profile:
     segmentation: bool = True
     place: bool = True
 
+    def __post_init__(self) -> None:
+        if not self.text_sr:
+            raise ValueError("a profile without a text report could not be told that an earlier one is withdrawn")
+
     def sop_classes(self) -> dict[str, tuple[str, ...]]:
         """Every kind that a destination of this profile may get, with its SOP classes."""
         single = [
@@ -81,10 +86,8 @@ class Profile:
             )
             if offered
         ]
-        reports = {MEASUREMENT_SR: self.measurement_sr, TEXT_SR: self.text_sr}
-        return {kind: classes for kind, classes in reports.items() if classes} | {
-            kind: (SOP_CLASS_OF[kind],) for kind in single
-        }
+        measured = {MEASUREMENT_SR: self.measurement_sr} if self.measurement_sr else {}
+        return measured | {TEXT_SR: self.text_sr} | {kind: (SOP_CLASS_OF[kind],) for kind in single}
 
 
 _MEASUREMENT = (ComprehensiveSRStorage, Comprehensive3DSRStorage, EnhancedSRStorage)

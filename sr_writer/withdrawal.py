@@ -61,7 +61,7 @@ def withdrawn_objects(report: Report, plan: Plan) -> list[ResultObject]:
     made: list[ResultObject] = []
     if measured:
         made += [_measurements(report, sop_class) for sop_class in plan.measurement_sr]
-    if plan.text_sr and not (measured and plan.text_alone):
+    if not (measured and plan.text_alone):
         kinds = (TEXT_SR,) if measured else (TEXT_SR, MEASUREMENT_SR)
         made += [_text(report, sop_class, _before(report, *kinds)) for sop_class in plan.text_sr]
     return [_chosen(one, made) for one in made]

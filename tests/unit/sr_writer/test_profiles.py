@@ -14,7 +14,7 @@ from config.settings import Destination, ReportSettings, Settings
 from ledger.records import ReportKind, ResultObject, SentReference, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects, plan_of
-from sr_writer.profiles import PROFILES, Plan, plan_for
+from sr_writer.profiles import PROFILES, Plan, Profile, plan_for
 from tests.support.dx import make_dx
 from tests.support.findings import analysed, finding, flagged_study, keep, new_store, not_assessed, study
 from tests.support.mr import head, make_mr, measured_study, squares
@@ -254,6 +254,17 @@ def test_a_withdrawal_reaches_every_profile(store: Store, profile: str) -> None:
         ds = dcmread(BytesIO(item.content))
         assert "withdrawn" in str(ds.SeriesDescription).lower()
         assert "PredecessorDocumentsSequence" in ds
+
+
+def test_there_is_no_profile_without_a_text_report() -> None:
+    """A withdrawal, and a correction where nothing else is wanted, would be said in nothing and pass for done."""
+    with pytest.raises(ValueError, match="withdrawn"):
+        Profile(text_sr=())
+
+
+def test_a_plan_has_what_it_says_and_no_text_beside_it(store: Store) -> None:
+    made = build_objects(flagged_study(store), store, BOX, "2.25.7", Plan(picture="whole"))
+    assert kinds(made) == [PICTURE]
 
 
 def test_a_plan_has_a_name_that_says_what_is_in_it() -> None:
