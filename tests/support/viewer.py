@@ -22,6 +22,7 @@ QUIET_S = 0.7
 ENTRY = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
 CANVAS = "canvas.cornerstone-canvas"
 DRAWN = "svg.svg-layer"
+PANEL = '[data-cy="trackedMeasurements-panel"]'  # an empty one has an empty one of the same name within
 BLANK_SPREAD = 4.0  # grey levels: a viewport that shows nothing is one colour
 
 
@@ -123,8 +124,8 @@ class Viewer:
         return question.inner_text() if question.count() else ""
 
     def measurements(self) -> list[str]:
-        """The panel of tracked measurements: a line for each."""
-        panel = self.page.locator('[data-cy="trackedMeasurements-panel"]')
+        """What the panel of tracked measurements lists now: a line for each."""
+        panel = self.page.locator(f"{PANEL}:not({PANEL} {PANEL})")
         if not panel.count():
             self.page.locator('[data-cy="trackedMeasurements-btn"]').click()
             panel.wait_for()

@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support.clinic import COLUMNS, PATCH, ROWS, Archive, Clinic
+from tests.support.viewer import Box, Viewer
+from tests.support.waiting import wait_until
 
-playwright = pytest.importorskip("playwright.sync_api")
-
-from tests.support.viewer import Box, Viewer  # noqa: E402
-
-pytestmark = [pytest.mark.viewers, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 REPORT, MEASUREMENTS, PICTURE, SEGMENTATION = "report (", "measurements (", "picture", "segmentation ("
 CELL = 512 / 7  # the detector answers in cells of the letterboxed picture
 Keep = Callable[[str], None]
@@ -117,9 +115,11 @@ def test_tracking_yields_one_measurement_named_with_finding_and_probability(
     hospital: Clinic, reader: Viewer, keep: Keep
 ) -> None:
     open_study(reader, hospital.viewer, hospital.limb)
+    assert reader.measurements() == []
     reader.show(MEASUREMENTS)
     assert "tracking measurements" in reader.asks()
     reader.answer("Yes")
+    wait_until(reader.measurements, 60)
     (said,) = reader.measurements()
     assert "AI (research): Fracture 99." in said
     assert "Fracture of bone" in said
