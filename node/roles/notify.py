@@ -6,28 +6,24 @@ message gets it again while others go on. Only the newest report of a study is t
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from config import Settings
 from config.adapters import Adapter, Hl7Adapter, UpsAdapter
 from config.settings import DeliverSettings
-from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.records import Job, NotificationState, Stage
 from node import log_events
-from node.lease import LeaseKeeper
-from node.logging import describe
-from node.wiring import owner
-from sr_writer import backoff
+from node.roles.outward import Outward
 from sr_writer.adapters.hl7 import Hl7Teller
-from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed
+from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed, refused
 from sr_writer.adapters.ups import UpsTeller
 from sr_writer.adapters.webhook import WebhookTeller
-from sr_writer.errors import NotNow, NotProven, Unreachable
+from sr_writer.errors import NotNow, NotProven
 from sr_writer.guard import Guard
 
-POLL_S = 1.0
 _EVENTS = {
     NotificationState.ACCEPTED: log_events.NOTICE_TAKEN,
     NotificationState.REFUSED: log_events.NOTICE_REFUSED,
@@ -43,62 +39,30 @@ def teller_of(adapter: Adapter, times: DeliverSettings) -> Teller:
     return WebhookTeller(adapter, times)
 
 
-class Notifier:
+class Notifier(Outward["_Round"]):
     """The loop of one adapter."""
 
+    stage = Stage.NOTIFY
+    kind = "adapter"
+    unreachable = log_events.ADAPTER_UNREACHABLE
+
     def __init__(self, ledger: Ledger, settings: Settings, adapter: Adapter, stop: threading.Event) -> None:
-        self._ledger = ledger
-        self._times = settings.deliver
-        self._key = adapter.key
+        super().__init__(ledger, settings.deliver, adapter.key, stop)
         self._teller = teller_of(adapter, settings.deliver)
         self._guard = Guard(ledger.store, ledger.evidence, ledger.own_objects)
-        self._owner = owner("deliver")
-        self._stop = stop
-        self._failures = 0
-        self._log = structlog.get_logger().bind(adapter=adapter.key)
 
-    def run(self) -> None:
-        """Loop until stopped."""
-        while not self._stop.is_set():
-            try:
-                self._once()
-            except LedgerUnavailable as error:
-                self._log.warning(log_events.LEDGER_UNAVAILABLE, error=describe(error))
-                self._stop.wait(POLL_S)
-            except Exception:  # noqa: BLE001  loop top: record and go on
-                self._log.error(log_events.LOOP_FAILED, exc_info=True)
-                self._stop.wait(POLL_S)
+    def _begin(self, job: Job) -> "_Round":
+        return _Round(self._ledger, job, self._log)
 
-    def _once(self) -> None:
-        jobs = self._ledger.claim(Stage.NOTIFY, self._owner, 1, self._times.lease_s, self._key)
-        if not jobs:
-            self._ledger.wait(Stage.NOTIFY, POLL_S, self._key)
-            return
-        with LeaseKeeper(self._ledger, jobs, self._times.lease_s):
-            try:
-                self.work(jobs)
-            except LeaseLost:
-                self._log.warning(log_events.JOB_DROPPED, job_id=jobs[0].job_id)
-
-    def work(self, jobs: Sequence[Job]) -> None:
-        [job] = jobs
+    def _talk(self, rounds: "Sequence[_Round]") -> None:
+        [one] = rounds
         try:
-            answer = self._tell(job)
-        except Unreachable as error:
-            self._away(job, error)
+            one.answer = self._tell(one.job)
         except (TryLater, NotNow) as error:
-            self._again(job, str(error))
+            one.later = str(error)
+            self._log.warning(log_events.JOB_RETRIED, job_id=one.job.job_id, reason=one.later)
         except NotProven as error:
-            self._stop_here(job, str(error))
-        except (LedgerUnavailable, LeaseLost):
-            raise
-        except Exception as error:  # noqa: BLE001  loop top: this job waits, the next ones go on
-            self._log.error(log_events.JOB_FAILED, exc_info=error)
-            self._again(job, f"unexpected error: {describe(error)}")
-        else:
-            self._failures = 0
-            self._ledger.finish_notification(job, answer.state, answer.reason)
-            self._log.info(_EVENTS[answer.state], report_id=job.report_id, reason=answer.reason)
+            one.answer, one.stopped = refused(str(error)), True
 
     def _tell(self, job: Job) -> Answer:
         """Raises Unreachable, TryLater, NotNow and NotProven."""
@@ -111,18 +75,26 @@ class Notifier:
             raise NotNow("its study is held")
         return self._teller.tell(Message(notice, self._key, self._ledger.installation_uid, header))
 
-    def _stop_here(self, job: Job, why: str) -> None:
-        self._log.error(log_events.WRONG_PATIENT_STOPPED, report_id=job.report_id, reason=why)
-        self._ledger.finish_notification(job, NotificationState.REFUSED, why, stopped=True)
 
-    def _away(self, job: Job, error: Unreachable) -> None:
-        """Due at once: this thread is what waits, and when it wakes the most urgent report goes first."""
-        self._failures += 1
-        delay_s = backoff.delay_s(self._failures, self._times)
-        self._log.warning(log_events.ADAPTER_UNREACHABLE, reason=str(error), retry_in_s=round(delay_s, 1))
-        self._ledger.retry(job, f"{error} (next try in {delay_s:.0f} s)", 0.0)
-        self._stop.wait(delay_s)
+@dataclass
+class _Round:
+    """One report while its adapter is told. stopped: it was not, since nobody could show whose it is."""
 
-    def _again(self, job: Job, reason: str) -> None:
-        self._log.warning(log_events.JOB_RETRIED, job_id=job.job_id, reason=reason)
-        self._ledger.retry(job, reason, backoff.delay_s(job.attempt, self._times))
+    ledger: Ledger
+    job: Job
+    log: structlog.stdlib.BoundLogger
+    answer: Answer | None = None
+    later: str = ""
+    stopped: bool = False
+
+    def end(self, reason: str, delay_s: float) -> None:
+        """Keep the answer, or wait for another try."""
+        if self.answer is None:
+            self.ledger.retry(self.job, self.later or reason, delay_s)
+            return
+        state, said = self.answer.state, self.answer.reason
+        self.ledger.finish_notification(self.job, state, said, stopped=self.stopped)
+        if self.stopped:
+            self.log.error(log_events.WRONG_PATIENT_STOPPED, report_id=self.job.report_id, reason=said)
+        else:
+            self.log.info(_EVENTS[state], report_id=self.job.report_id, reason=said)

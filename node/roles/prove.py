@@ -15,18 +15,13 @@ import structlog
 from config import Settings
 from config.settings import Destination
 from ledger.commitments import COMMITTED, committed_text
-from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.records import Job, Proof, ProofOutcome, Stage, StoredObject
 from node import log_events
-from node.lease import LeaseKeeper
-from node.logging import describe
-from node.wiring import owner
-from sr_writer import backoff, commitment, read_back
+from node.roles.outward import Outward
+from sr_writer import commitment, read_back
 from sr_writer.association import NotOffered
-from sr_writer.errors import Unreachable
 
-POLL_S = 1.0
 JOBS_AT_ONCE = 16
 REMEMBER_S = 600.0  # that a destination does not offer a way of asking
 SHORT_WAIT_S = 0.2  # on the association, once a destination has shown that it answers on another
@@ -34,72 +29,28 @@ ASKS = 3  # before "not there" is believed: an archive may file what it accepted
 LOST_AT_MOST = 3  # times that an object is accepted and lost before a person must look
 
 
-class Prover:
-    """The loop of one destination. While it is away one job at a time probes it, at growing intervals."""
+class Prover(Outward["_Round"]):
+    """The loop of one destination."""
+
+    stage = Stage.PROVE
+    at_once = JOBS_AT_ONCE
+    unreachable = log_events.PROOF_UNREACHABLE
 
     def __init__(self, ledger: Ledger, settings: Settings, destination: Destination, stop: threading.Event) -> None:
-        self._ledger = ledger
-        self._settings = settings.deliver
+        super().__init__(ledger, settings.deliver, destination.key, stop)
         self._destination = destination
-        self._key = destination.key
-        self._owner = owner("deliver")
-        self._stop = stop
-        self._failures = 0
         self._refused: dict[str, tuple[float, str]] = {}  # method -> until when, and what was said
         self._answers_elsewhere = False
-        self._log = structlog.get_logger().bind(destination=destination.key)
-        self._ask: dict[str, Callable[[list[_Round]], None]] = {
+        self._ask: dict[str, Callable[[Sequence[_Round]], None]] = {
             "commitment": self._commitment,
             "find": lambda rounds: self._read_back(rounds, read_back.find, "C-FIND"),
             "qido": lambda rounds: self._read_back(rounds, read_back.qido, "QIDO-RS"),
         }
 
-    def run(self) -> None:
-        """Loop until stopped."""
-        while not self._stop.is_set():
-            try:
-                self._once()
-            except LedgerUnavailable as error:
-                self._log.warning(log_events.LEDGER_UNAVAILABLE, error=describe(error))
-                self._stop.wait(POLL_S)
-            except Exception:  # noqa: BLE001  loop top: record and go on
-                self._log.error(log_events.LOOP_FAILED, exc_info=True)
-                self._stop.wait(POLL_S)
+    def _begin(self, job: Job) -> "_Round":
+        return _Round(self._ledger, job, self._settings.prove_after_s)
 
-    def _once(self) -> None:
-        limit = 1 if self._failures else JOBS_AT_ONCE
-        jobs = self._ledger.claim(Stage.PROVE, self._owner, limit, self._settings.lease_s, self._key)
-        if not jobs:
-            self._ledger.wait(Stage.PROVE, POLL_S, self._key)
-            return
-        with LeaseKeeper(self._ledger, jobs, self._settings.lease_s):
-            self.prove(jobs)
-
-    def prove(self, jobs: Sequence[Job]) -> None:
-        """Ask about every object of `jobs`, and end each job as the answers say."""
-        rounds = [_Round(self._ledger, job) for job in jobs]
-        try:
-            self._ask_all(rounds)
-        except Unreachable as error:
-            self._away(rounds, error)
-        except LedgerUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001  loop top: these jobs wait, the next ones go on
-            self._log.error(log_events.JOB_FAILED, exc_info=error)
-            delay_s = backoff.delay_s(max(job.attempt for job in jobs), self._settings)
-            self._end(rounds, f"unexpected error: {describe(error)}", delay_s)
-        else:
-            self._failures = 0
-            self._end(rounds, "", 0.0)
-
-    def _away(self, rounds: "list[_Round]", error: Unreachable) -> None:
-        self._failures += 1
-        delay_s = backoff.delay_s(self._failures, self._settings)
-        self._log.warning(log_events.PROOF_UNREACHABLE, reason=str(error), retry_in_s=round(delay_s, 1))
-        self._end(rounds, f"{error} (next try in {delay_s:.0f} s)", 0.0)
-        self._stop.wait(delay_s)
-
-    def _ask_all(self, rounds: "list[_Round]") -> None:
+    def _talk(self, rounds: "Sequence[_Round]") -> None:
         said = []
         for method in self._destination.proof:
             if method == "commitment":
@@ -125,7 +76,7 @@ class Prover:
 
     # --- Storage Commitment ---
 
-    def _commitment(self, rounds: "list[_Round]") -> None:
+    def _commitment(self, rounds: "Sequence[_Round]") -> None:
         transaction_uid = f"2.25.{uuid.uuid4().int}"
         asked = [(one.job, [item.sop_instance_uid for item in one.open]) for one in rounds]
         self._ledger.commitment_asked(self._key, transaction_uid, asked)
@@ -142,7 +93,7 @@ class Prover:
             self._ledger.commitment_answered(answer, [self._key])
         self._read_answers(rounds)
 
-    def _read_answers(self, rounds: "list[_Round]") -> None:
+    def _read_answers(self, rounds: "Sequence[_Round]") -> None:
         """Use what was answered so far, on whichever association; what is not answered yet is waited for."""
         for one in rounds:
             known = self._ledger.commitment(one.job) if one.open else None
@@ -177,7 +128,7 @@ class Prover:
 
     # --- C-FIND, QIDO-RS ---
 
-    def _read_back(self, rounds: "list[_Round]", ask: read_back.Ask, how: str) -> None:
+    def _read_back(self, rounds: "Sequence[_Round]", ask: read_back.Ask, how: str) -> None:
         wanted = {
             item.sop_instance_uid: read_back.Wanted(
                 one.job.study_instance_uid, item.series_instance_uid, item.sop_instance_uid
@@ -193,19 +144,13 @@ class Prover:
                 else:
                     one.absent(item, f"{self._key} does not list it ({how}).")
 
-    def _end(self, rounds: "list[_Round]", reason: str, delay_s: float) -> None:
-        for one in rounds:
-            try:
-                one.end(reason, delay_s, self._settings.prove_after_s, self._key)
-            except LeaseLost:
-                self._log.warning(log_events.JOB_DROPPED, job_id=one.job.job_id)
-
 
 class _Round:
     """One proof job while its destination is asked: what is not decided yet, and why it must wait."""
 
-    def __init__(self, ledger: Ledger, job: Job) -> None:
+    def __init__(self, ledger: Ledger, job: Job, ask_again_s: float) -> None:
         self._ledger = ledger
+        self._ask_again_s = ask_again_s
         self.job = job
         self._undecided = ledger.unproven(job)
         self._absent = ""
@@ -247,20 +192,20 @@ class _Round:
         for item in self.open:
             self.decide(item, Proof.UNPROVEN, words or "The destination offers no way to ask.")
 
-    def end(self, reason: str, delay_s: float, ask_again_s: float, destination: str) -> None:
+    def end(self, reason: str, delay_s: float) -> None:
         """Finish, wait for an answer or for another try, or park what is lost again and again."""
         if self._awaited:
             self._ledger.await_commitment(self.job, *self._awaited)
         elif self._absent:
-            self._ledger.retry(self.job, self._absent, ask_again_s * 2.0 ** min(self.job.attempt, 10))
+            self._ledger.retry(self.job, self._absent, self._ask_again_s * 2.0 ** min(self.job.attempt, 10))
         elif self._undecided:
             self._ledger.retry(self.job, reason, delay_s)
         elif (times := self._ledger.times_lost(self.job)) >= LOST_AT_MOST:
             self._ledger.give_up_proof(
                 self.job,
-                f"{destination} has accepted objects of this report {times} times and says that it does not have them: "
-                "look there for what becomes of them, and whether our AE title may query it; then release the job to "
-                "send them again.",
+                f"{self.job.destination} has accepted objects of this report {times} times and says that it does not "
+                "have them: look there for what becomes of them, and whether our AE title may query it; then release "
+                "the job to send them again.",
             )
         else:
             self._ledger.finish_proof(self.job)
