@@ -307,7 +307,7 @@ def test_an_adapter_gets_the_header_only_of_sources_that_are_of_the_study_and_of
         guard_of(findings, store).header(replace(notice_of(source), study_instance_uid="1.2.3"))
     findings = flagged(store, first, other(first, PatientID="TEST-0002"))
     with pytest.raises(NotProven, match="name different patients"):
-        guard_of(findings, store).header(notice_of(source))
+        guard_of(findings, store).header(notice_of(findings.looked_at[0].instance))
 
 
 def test_an_adapter_gets_no_header_of_a_source_that_changes_while_it_is_read(
