@@ -18,14 +18,14 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly without `make peers`
-	@$(VENV)/bin/python -m pytest --ignore tests/train --ignore tests/viewers $(ARGS)
+	@$(VENV)/bin/python -m pytest $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
-	@$(TRAIN_VENV)/bin/python -m pytest -m train tests/train $(ARGS)
+	@$(TRAIN_VENV)/bin/python -m pytest tests/train $(ARGS)
 
 test-viewers: $(VENV)/.viewers ## See real results in OHIF, Orthanc and chromium (needs `make peers`; ARGS="--pictures docs/images" keeps pictures)
-	@$(VENV)/bin/python -m pytest -m viewers tests/viewers $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/viewers $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, layers, spelling, and that docs/conformance.md says what the code does
 	$(VENV)/bin/ruff format --check .

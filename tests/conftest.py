@@ -11,6 +11,17 @@ from pynetdicom.transport import AssociationSocket
 
 from tests.support import realdata
 
+APART = {"train": "make test-train", "viewers": "make test-viewers"}  # pyproject.toml: norecursedirs
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """A walk over the tests enters neither folder: so that nobody takes it for all, each is named with what runs it."""
+    here = Path(__file__).parent
+    asked = [Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args]
+    for folder, command in APART.items():
+        if here / folder not in asked and any(path in (here / folder).parents for path in asked):
+            terminalreporter.write_line(f"NOT RUN: tests/{folder}, which `{command}` runs", yellow=True)
+
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:

@@ -10,6 +10,7 @@ from training.data.images import LabelledImages
 from training.recipe import Recipe, parse_recipe
 
 SIZE = 32
+ONE_EPOCH = {"batch": 8, "max_lr": 3e-3, "autocast": False, "device": "cpu", "stages": [{"size": SIZE, "epochs": 1}]}
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -14,7 +14,6 @@ from training.packaging.look import Outputs
 from training.packaging.package import age_groups
 from training.recipe import Recipe, RecipeError, parse_recipe, read_recipe
 
-pytestmark = pytest.mark.train
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
 

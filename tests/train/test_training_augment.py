@@ -1,12 +1,11 @@
 """Each change can be switched off, and does what its name says and no more."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from training.fitting.acquisition import background_of, match_histograms, randomise_background  # noqa: E402
-from training.fitting.augment import augment  # noqa: E402
-from training.recipe import AugmentPlan  # noqa: E402
+from training.fitting.acquisition import background_of, match_histograms, randomise_background
+from training.fitting.augment import augment
+from training.recipe import AugmentPlan
 
 OFF = {
     "rotation_deg": 0.0,

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("sklearn")
-
 from training.packaging.baseline import ALPHAS, thumbnail_scores
 from training.packaging.calibrate import TARGET_SENSITIVITY, Scaling, choose_point, fit_scaling
 from training.packaging.gate_fit import choose_threshold, fit_distribution
@@ -16,8 +14,6 @@ from validation.statistics import (
     proportion,
     wilson,
 )
-
-pytestmark = pytest.mark.train
 
 
 def test_a_temperature_that_was_put_in_is_found_again():

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
-
 from inference.abstain import CODE
 from inference.manifest import Abstention, Manifest, read_manifest
 from tests.support.packages import label, write_package
@@ -16,8 +14,6 @@ from training.packaging.validate import say_against
 from validation.figures import Evidence, label_figures
 from validation.judge import Judged
 from validation.statistics import proportion
-
-pytestmark = pytest.mark.train
 
 
 def group(probability, truth, baseline=(0.9, 0.9), name="adults", withheld=0):

@@ -6,31 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch")
+from tests.train.sets import ONE_EPOCH, SIZE, pictures, recipe, write_csv_set
+from tests.train.slices import RECIPE as SLICES
+from tests.train.slices import make_slices
+from training import cli
+from training.comparing.start import one_start
+from training.comparing.table import markdown
+from training.comparing.variants import ComparePlan, Variant, read_comparison
+from training.fitting.beginning import began_from, begin_from
+from training.fitting.fit import fit_splits
+from training.fitting.network import build
+from training.fitting.preview_marks import Marked, one_of_each, sheet
+from training.networks import imagenet
+from training.recipe import RecipeError, parse_recipe
+from training.recipe_file import TASKS, task_of
+from training.tasks.classification import how_it_was_made
+from training.tasks.order import Order
+from training.tasks.table import COMMANDS, perform
 
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
-from tests.train.sets import SIZE, pictures, recipe, write_csv_set  # noqa: E402
-from tests.train.slices import RECIPE as SLICES  # noqa: E402
-from tests.train.slices import make_slices  # noqa: E402
-from training import cli  # noqa: E402
-from training.comparing.start import one_start  # noqa: E402
-from training.comparing.table import markdown  # noqa: E402
-from training.comparing.variants import ComparePlan, Variant, read_comparison  # noqa: E402
-from training.fitting.beginning import began_from, begin_from  # noqa: E402
-from training.fitting.fit import fit_splits  # noqa: E402
-from training.fitting.network import build  # noqa: E402
-from training.fitting.preview_marks import Marked, one_of_each, sheet  # noqa: E402
-from training.networks import imagenet  # noqa: E402
-from training.recipe import RecipeError, parse_recipe  # noqa: E402
-from training.recipe_file import TASKS, task_of  # noqa: E402
-from training.tasks.classification import how_it_was_made  # noqa: E402
-from training.tasks.order import Order  # noqa: E402
-from training.tasks.table import COMMANDS, perform  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 EVERY = sorted({name for row in COMMANDS.values() for name in row})
 OF_TASK = {
@@ -39,15 +37,6 @@ OF_TASK = {
     "segmentation": RECIPES / "brain-tumour-flair.toml",
 }
 SPLIT = "{ train = 0.6, calibration = 0.2, test = 0.2 }"
-ONE_EPOCH = {"batch": 8, "max_lr": 3e-3, "autocast": False, "device": "cpu", "stages": [{"size": SIZE, "epochs": 1}]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

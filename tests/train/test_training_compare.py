@@ -6,22 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch")
+import training.comparing.run as comparing
+from training.cli import app
+from training.comparing.figures import operating_point, parts_of
+from training.comparing.run import few
+from training.comparing.table import markdown
+from training.comparing.variants import ComparePlan, overridden, read_comparison
+from training.data.images import LabelledImages
+from training.recipe import RecipeError
 
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
-import training.comparing.run as comparing  # noqa: E402
-from training.cli import app  # noqa: E402
-from training.comparing.figures import operating_point, parts_of  # noqa: E402
-from training.comparing.run import few  # noqa: E402
-from training.comparing.table import markdown  # noqa: E402
-from training.comparing.variants import ComparePlan, overridden, read_comparison  # noqa: E402
-from training.data.images import LabelledImages  # noqa: E402
-from training.recipe import RecipeError  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 RECIPE = """

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from inference.fit_input import resize, stretch
+from tests.support.realdata import need_data
+from training.data.images import LabelledImages, split, split_of
+from training.fitting.augment import augment
 
-from inference.fit_input import resize, stretch  # noqa: E402
-from tests.support.realdata import need_data  # noqa: E402
-from training.data.images import LabelledImages, split, split_of  # noqa: E402
-from training.fitting.augment import augment  # noqa: E402
-
-pytestmark = pytest.mark.train
 SHARES = {"train": 0.75, "calibration": 0.10, "test": 0.15}
 
 

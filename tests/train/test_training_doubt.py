@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 from PIL import Image
 
 from config.settings import DecideSettings, RecommendSettings
@@ -34,8 +31,6 @@ from training.packaging.isotonic import MOST_KNOTS
 from training.packaging.look import Model
 from validation.doubt import aurc
 from validation.judge import Judge
-
-pytestmark = pytest.mark.train
 
 
 def sample(n=900, seed=0, bend=None):

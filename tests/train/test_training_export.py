@@ -5,15 +5,13 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from inference.onnx_check import onnx_problems
+from training.networks.densenet import AttentionDenseNet, McConfig, McTriageNet
+from training.packaging.export import export, halve_weights
 
-from inference.onnx_check import onnx_problems  # noqa: E402
-from training.networks.densenet import AttentionDenseNet, McConfig, McTriageNet  # noqa: E402
-from training.packaging.export import export, halve_weights  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = 64
 NAMES = ["scores", "cam", "features"]
 

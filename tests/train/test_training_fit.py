@@ -4,29 +4,19 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from tests.train.sets import ONE_EPOCH, SIZE, pictures, recipe
+from training.data.images import join
+from training.fitting import fit as fitting
+from training.fitting.curves import aucs, read_curve
+from training.fitting.fit import Best, Run, fit_splits
+from training.fitting.network import build, known_of, pixels_of, predict, start, to_range
+from training.fitting.phases import begin, cosine, epochs_of
+from training.recipe import RecipeError
 
-from tests.train.sets import SIZE, pictures, recipe  # noqa: E402
-from training.data.images import join  # noqa: E402
-from training.fitting import fit as fitting  # noqa: E402
-from training.fitting.curves import aucs, read_curve  # noqa: E402
-from training.fitting.fit import Best, Run, fit_splits  # noqa: E402
-from training.fitting.network import build, known_of, pixels_of, predict, start, to_range  # noqa: E402
-from training.fitting.phases import begin, cosine, epochs_of  # noqa: E402
-from training.recipe import RecipeError  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore")
-FIT = {"batch": 8, "max_lr": 3e-3, "ema_decay": 0.5, "autocast": False, "device": "cpu"}
-STAGES = [{"size": SIZE, "epochs": 2}]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
+FIT = ONE_EPOCH | {"ema_decay": 0.5, "stages": [{"size": SIZE, "epochs": 2}]}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +27,7 @@ def splits():
 
 
 def plan(**changes):
-    return recipe(fit=FIT | {"stages": STAGES} | changes)
+    return recipe(fit=FIT | changes)
 
 
 def same(one, other) -> bool:

@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from training.drawing.generator import GRID, bend, dense, fit_generator, invert  # noqa: E402
-from training.drawing.nearness import between_patients, nearest, views  # noqa: E402
-from training.packaging.golden import phantoms  # noqa: E402
-
-pytestmark = pytest.mark.train
+from training.drawing.generator import GRID, bend, dense, fit_generator, invert
+from training.drawing.nearness import between_patients, nearest, views
+from training.packaging.golden import phantoms
 
 
 @pytest.fixture(scope="module")

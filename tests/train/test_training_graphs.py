@@ -4,14 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from inference.manifest import DataSource
+from training.packaging.graphs import PARITY_BATCH, agreement, parity, standardised
+from training.packaging.legal import licence_text
 
-from inference.manifest import DataSource  # noqa: E402
-from training.packaging.graphs import PARITY_BATCH, agreement, parity, standardised  # noqa: E402
-from training.packaging.legal import licence_text  # noqa: E402
-
-pytestmark = pytest.mark.train
 IMAGES = np.random.default_rng(1).random((PARITY_BATCH + 3, 1, 4, 4), dtype=np.float32)
 
 

@@ -13,21 +13,18 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import torch
+from torchvision.models import densenet121
+from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from inference.manifest import read_manifest
+from inference.verify import verify
+from training.cli import app
+from training.importing.checkpoint import read_checkpoint
+from training.importing.keys import Wanted, network_of, trunk_of, wanted_labels
+from training.importing.restricted import CheckpointError, Stored
 
-from torchvision.models import densenet121  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
-from inference.manifest import read_manifest  # noqa: E402
-from inference.verify import verify  # noqa: E402
-from training.cli import app  # noqa: E402
-from training.importing.checkpoint import read_checkpoint  # noqa: E402
-from training.importing.keys import Wanted, network_of, trunk_of, wanted_labels  # noqa: E402
-from training.importing.restricted import CheckpointError, Stored  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = 64
 
 

@@ -4,26 +4,24 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from inference.findings import calibrate
+from inference.manifest import read_manifest
+from inference.package import load_package
+from inference.verify import verify
+from tests.train.sets import ONE_EPOCH, SIZE, recipe, write_csv_set
+from training.fitting.fit import fit
+from training.packaging import members
+from training.packaging.calibrate import choose_calibration
+from training.packaging.package import input_spec, splits_of, train_features
+from training.recipe import RecipeError
+from training.tasks import classification, table
+from training.tasks.order import Order
+from validation.judge import Judge
 
-from inference.findings import calibrate  # noqa: E402
-from inference.manifest import read_manifest  # noqa: E402
-from inference.package import load_package  # noqa: E402
-from inference.verify import verify  # noqa: E402
-from tests.train.sets import SIZE, recipe, write_csv_set  # noqa: E402
-from training.fitting.fit import fit  # noqa: E402
-from training.packaging import members  # noqa: E402
-from training.packaging.calibrate import choose_calibration  # noqa: E402
-from training.packaging.package import input_spec, splits_of, train_features  # noqa: E402
-from training.recipe import RecipeError  # noqa: E402
-from training.tasks import classification, table  # noqa: E402
-from training.tasks.order import Order  # noqa: E402
-from validation.judge import Judge  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 CODE = {"value": "128477000", "scheme": "SCT", "meaning": "Abnormal finding"}
 PACKAGE = {
     "version": "0.1.0",
@@ -41,22 +39,20 @@ SPLIT = {"train": 0.4, "calibration": 0.3, "test": 0.3}
 COLUMNS = [{"reader": "csv", "folder": "north", "domain": "north", "split": SPLIT, "uncertain": "zeros"}]
 MODEL = {"architecture": "small-cnn", "dropout": 0.5, "attention_ratio": None, "mc_passes": 6, "metadata": ["age"]}
 PASSES = 6 * 2 * 2  # masks, views, members
-ONE = {"batch": 8, "max_lr": 3e-3, "autocast": False, "device": "cpu", "stages": [{"size": SIZE, "epochs": 1}]}
 
 
 def plan(**changes):
-    return recipe(**({"data": COLUMNS, "model": MODEL, "fit": ONE, "package": PACKAGE} | changes))
+    return recipe(**({"data": COLUMNS, "model": MODEL, "fit": ONE_EPOCH, "package": PACKAGE} | changes))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, one_thread):
     """Two runs of one recipe but for the seed, and the package of both."""
     root = tmp_path_factory.mktemp("ensemble")
     write_csv_set(root / "north", 160)
     for image in (root / "north").rglob("*.jpg"):
         with Image.open(image) as picture:
             picture.resize((64, 64)).save(image)
-    torch.set_num_threads(1)
     for seed, run in enumerate(("one", "other")):
         fit(plan(seed=seed), root, root / run)
     path = root / "toy.json"  # what a TOML file would hold, read by the fixture alone

@@ -1,10 +1,9 @@
 """What the architecture promises: seeded masks, a map that adds up to the logit, features for the gate."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from training.networks.densenet import (  # noqa: E402
+from training.networks.densenet import (
     FEATURE_CHANNELS,
     GATE_FEATURES,
     AttentionDenseNet,
@@ -12,8 +11,6 @@ from training.networks.densenet import (  # noqa: E402
     McTriageNet,
     mask_bank,
 )
-
-pytestmark = pytest.mark.train
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,17 @@ import functools
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from inference.onnx_check import onnx_problems
+from training.networks import imagenet
+from training.networks.classifier import Head
+from training.networks.metadata import codes, hide
+from training.networks.monte_carlo import McConfig, McTriageNet, mask_bank
+from training.networks.registry import ARCHITECTURES, build_classifier, from_recipe
+from training.packaging.export import export
 
-from inference.onnx_check import onnx_problems  # noqa: E402
-from training.networks import imagenet  # noqa: E402
-from training.networks.classifier import Head  # noqa: E402
-from training.networks.metadata import codes, hide  # noqa: E402
-from training.networks.monte_carlo import McConfig, McTriageNet, mask_bank  # noqa: E402
-from training.networks.registry import ARCHITECTURES, build_classifier, from_recipe  # noqa: E402
-from training.packaging.export import export  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = 64
 EVERY = list(ARCHITECTURES)
 
@@ -183,7 +181,8 @@ def test_torchvision_weights_fill_the_whole_trunk_with_colours_summed(name, make
     torch.manual_seed(8)
     published = getattr(models, maker)(weights=None).state_dict()
     monkeypatch.setattr(imagenet, "fetch", lambda _: published)
-    net = build_classifier(name, Head(1), "imagenet")
+    net = build_classifier(name, Head(1))
+    imagenet.start(net.features, name, "imagenet")
     first = next(value for value in published.values() if value.dim() == 4)
     torch.testing.assert_close(net.features[0].weight, first.sum(dim=1, keepdim=True))
     grey = torch.rand(1, 1, SIZE, SIZE)
@@ -205,9 +204,10 @@ def test_weights_that_cannot_be_fetched_are_an_error_or_a_printed_line(monkeypat
 
     weights = imagenet.SOURCES["densenet121"][0]
     monkeypatch.setattr(type(weights), "get_state_dict", unreachable)
+    net = build_classifier("densenet121", Head(1))
     with pytest.raises(imagenet.WeightsUnavailable, match="cannot be fetched"):
-        build_classifier("densenet121", Head(1), "imagenet")
-    build_classifier("densenet121", Head(1), "imagenet-if-available")
+        imagenet.start(net.features, "densenet121", "imagenet")
+    imagenet.start(net.features, "densenet121", "imagenet-if-available")
     assert "starting from random weights" in capsys.readouterr().err
     with pytest.raises(imagenet.WeightsUnavailable, match="no ImageNet weights for vit-small"):
-        build_classifier("vit-small", Head(1), "imagenet")
+        imagenet.start(net.features, "vit-small", "imagenet")

@@ -4,30 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from pydantic import BaseModel
 
-torch = pytest.importorskip("torch")
+from tests.train.sets import ONE_EPOCH, SIZE, pictures, recipe, write_csv_set
+from training.data.images import join
+from training.fitting.curves import read_curve
+from training.fitting.fit import Run, fit, fit_splits, read_splits
+from training.recipe import AugmentPlan, LossPlan, ModelPlan, PretrainPlan, SamplerPlan, read_recipe
 
-from pydantic import BaseModel  # noqa: E402
-
-from tests.train.sets import SIZE, pictures, recipe, write_csv_set  # noqa: E402
-from training.data.images import join  # noqa: E402
-from training.fitting.curves import read_curve  # noqa: E402
-from training.fitting.fit import Run, fit, fit_splits, read_splits  # noqa: E402
-from training.recipe import AugmentPlan, LossPlan, ModelPlan, PretrainPlan, SamplerPlan, read_recipe  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 EXAMPLE = Path(__file__).parents[2] / "training" / "recipes" / "every-option.toml"
-FIT = {"batch": 8, "max_lr": 3e-3, "ema_decay": 0.5, "autocast": False, "device": "cpu"}
-FIT |= {"stages": [{"size": SIZE, "epochs": 1}]}
+FIT = ONE_EPOCH | {"ema_decay": 0.5}
 ELSEWHERE = ("inference.",)  # the manifest's own parts are explained there
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 from PIL import Image
 
 from tests.train.sets import SIZE, recipe, write_csv_set

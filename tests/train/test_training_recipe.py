@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from tests.train.sets import recipe
 from training.recipe import RecipeError, read_recipe
 

@@ -3,16 +3,14 @@
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from inference.onnx_check import onnx_problems
+from training.networks.monte_carlo import STEM_GRID, McConfig
+from training.networks.resunet import CONTRACTIONS, McSegNet, ResUNet
+from training.packaging.export import export, halve_weights
 
-from inference.onnx_check import onnx_problems  # noqa: E402
-from training.networks.monte_carlo import STEM_GRID, McConfig  # noqa: E402
-from training.networks.resunet import CONTRACTIONS, McSegNet, ResUNet  # noqa: E402
-from training.packaging.export import export, halve_weights  # noqa: E402
-
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE, WIDTHS = 64, (4, 4, 8, 8, 16)
 NAMES = ("scores", "masks", "features")
 

@@ -4,15 +4,14 @@ import collections
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from tests.train.sets import pictures, recipe  # noqa: E402
-from training.data.distribution import count_classes, report  # noqa: E402
-from training.data.images import join  # noqa: E402
-from training.data.sampler import Sampler  # noqa: E402
-from training.fitting.loss import LabelLoss, class_weights  # noqa: E402
-from training.recipe import LossPlan  # noqa: E402
+from tests.train.sets import pictures, recipe
+from training.data.distribution import count_classes, report
+from training.data.images import join
+from training.data.sampler import Sampler
+from training.fitting.loss import LabelLoss, class_weights
+from training.recipe import LossPlan
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
-
-from inference.manifest import read_manifest  # noqa: E402
-from inference.verify import verify  # noqa: E402
-from tests.train.slices import make_slices, tiny_recipe  # noqa: E402
-from training.data.brain import MarkedSlices  # noqa: E402
-from training.drawing.contours import GREYS, Panel, edge, outlined  # noqa: E402
-from training.fitting.segment import build_resunet  # noqa: E402
-from training.packaging.segmenter import label_spec  # noqa: E402
-from training.packaging.segmenter_package import FIGURES, package_segmenter  # noqa: E402
-from training.packaging.slice_figures import run_figures  # noqa: E402
+from inference.manifest import read_manifest
+from inference.verify import verify
+from tests.train.slices import make_slices, tiny_recipe
+from training.data.brain import MarkedSlices
+from training.drawing.contours import GREYS, Panel, edge, outlined
+from training.fitting.segment import build_resunet
+from training.packaging.segmenter import label_spec
+from training.packaging.segmenter_package import FIGURES, package_segmenter
+from training.packaging.slice_figures import run_figures
 
 PLACE = "tiny-brain/0.1.0"
-pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -5,27 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from inference.fit_input import stretch  # noqa: E402
-from tests.support.realdata import need_data  # noqa: E402
-from tests.train.slices import make_slices, tiny_recipe  # noqa: E402
-from training.data.brain import MarkedSlices, as_the_node_sees, read_brain_flair, split_patients  # noqa: E402
-from training.fitting import segment  # noqa: E402
-from training.fitting.augment_slices import augment_slices, stretch_batch  # noqa: E402
-from training.fitting.segment import (  # noqa: E402
+from inference.fit_input import stretch
+from tests.support.realdata import need_data
+from tests.train.slices import make_slices, tiny_recipe
+from training.data.brain import MarkedSlices, as_the_node_sees, read_brain_flair, split_patients
+from training.fitting import segment
+from training.fitting.augment_slices import augment_slices, stretch_batch
+from training.fitting.segment import (
     dice_by_patient,
     draw_epoch,
     fit_segmentation,
     loss_of,
     read_slice_curve,
 )
-from training.recipe import RecipeError  # noqa: E402
-from training.recipe_file import task_of  # noqa: E402
-from training.segmentation_recipe import read_segmentation_recipe  # noqa: E402
+from training.recipe import RecipeError
+from training.recipe_file import task_of
+from training.segmentation_recipe import read_segmentation_recipe
 
-pytestmark = pytest.mark.train
 SHARES = {"calibration": 0.12, "test": 0.2}
 
 

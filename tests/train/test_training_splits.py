@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from tests.support.realdata import need_data
 from tests.train.sets import pictures, recipe
 from training.data.images import LabelledImages, join, split_of

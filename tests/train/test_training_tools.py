@@ -4,36 +4,25 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch")
+from tests.train.sets import ONE_EPOCH, SIZE, pictures, recipe, write_csv_set
+from training.cli import app
+from training.data.images import join
+from training.fitting import pretrain as pretraining
+from training.fitting.network import build, start
+from training.fitting.pretrain import pretrain, vicreg
+from training.fitting.preview import chosen_rows, preview
+from training.fitting.uncertain import compare_policies
+from training.recipe import RecipeError
 
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
-from tests.train.sets import SIZE, pictures, recipe, write_csv_set  # noqa: E402
-from training.cli import app  # noqa: E402
-from training.data.images import join  # noqa: E402
-from training.fitting import pretrain as pretraining  # noqa: E402
-from training.fitting.network import build, start  # noqa: E402
-from training.fitting.pretrain import pretrain, vicreg  # noqa: E402
-from training.fitting.preview import chosen_rows, preview  # noqa: E402
-from training.fitting.uncertain import compare_policies  # noqa: E402
-from training.recipe import RecipeError  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore")
-FIT = {"batch": 8, "max_lr": 3e-3, "autocast": False, "device": "cpu", "stages": [{"size": SIZE, "epochs": 1}]}
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 PRETRAIN = {"size": SIZE, "epochs": 2, "batch": 16, "projector": 16}
 ONE = [
     {"reader": "csv", "folder": "north", "domain": "north", "split": {"train": 0.5, "calibration": 0.2, "test": 0.3}}
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +40,7 @@ def test_a_sheet_shows_each_domain_with_and_without(train, tmp_path):
 
 
 def test_the_pictures_alone_give_a_start_that_no_label_has_touched(train, tmp_path):
-    plan = recipe(pretrain=PRETRAIN, fit=FIT)
+    plan = recipe(pretrain=PRETRAIN, fit=ONE_EPOCH)
     weights = pretrain(plan, train, tmp_path / "a")
     bare = train.take(np.arange(len(train)))
     bare.labels[:] = np.nan
@@ -64,7 +53,7 @@ def test_the_pictures_alone_give_a_start_that_no_label_has_touched(train, tmp_pa
 
 
 def test_a_pretraining_that_was_cut_off_goes_on(train, tmp_path, monkeypatch):
-    plan = recipe(pretrain=PRETRAIN, fit=FIT)
+    plan = recipe(pretrain=PRETRAIN, fit=ONE_EPOCH)
     whole = torch.load(pretrain(plan, train, tmp_path / "whole"), weights_only=True)
     write = pretraining.write
 
@@ -93,7 +82,7 @@ def test_vicreg_punishes_collapse_and_rewards_likeness():
 
 def test_both_policies_are_counted_and_fitted_on_the_same_patients(tmp_path):
     write_csv_set(tmp_path / "north", n=60)
-    plan = recipe(data=ONE, fit=FIT)
+    plan = recipe(data=ONE, fit=ONE_EPOCH)
     report = compare_policies(plan, tmp_path, tmp_path / "run", ("ones", "zeros", "ignore"))
     counts = {name: entry["train"][0] for name, entry in report["policies"].items()}
     uncertain = counts["ignore"]["unknown"]

@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from tests.conftest import APART
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOTS = ("config", "ledger", "scp", "inference", "sr_writer", "validation", "node", "training")
@@ -53,3 +55,12 @@ def test_make_lists_every_goal_apart_from_its_words() -> None:
     columns = {match.start(1) for line in listed if (match := re.match(r"  make [a-z-]+ {2,}(\S)", line))}
     assert len(columns) == 1
     assert all(re.match(r"  make [a-z-]+ {2,}\S", line) for line in listed)
+
+
+def test_each_folder_that_a_walk_over_the_tests_does_not_enter_is_named_and_has_a_goal_of_its_own() -> None:
+    closed = [name for name in PROJECT["tool"]["pytest"]["ini_options"]["norecursedirs"] if name.startswith("tests/")]
+    assert closed == [f"tests/{folder}" for folder in APART]
+    goals = re.findall(
+        r"^([a-z-]+):.*\n(?:\t.*\n)*\t.*-m pytest (tests/[a-z]+) ", (ROOT / "Makefile").read_text(), re.M
+    )
+    assert {folder: f"make {goal}" for goal, folder in goals} == {f"tests/{name}": APART[name] for name in APART}
