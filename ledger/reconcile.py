@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from ledger.store import SHARDS, Store
+from ledger.store import Store
 from ledger.tables import instances, objects
 
 PREAMBLE_BYTES = 132  # 128 and "DICM", PS3.10 7.1
@@ -65,7 +65,7 @@ def _is_whole(path: Path, size_bytes: int, sha256: str | None) -> bool:
 def _unknown(store: Store, kind: str, known: set[str]) -> list[str]:
     return [
         relative
-        for shard in SHARDS
+        for shard in os.listdir(store.root / kind)
         for name in os.listdir(store.root / kind / shard)
         if (relative := f"{kind}/{shard}/{name}") not in known
     ]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 PARTS = "parts"
-SHARDS = tuple(f"{i:02x}" for i in range(256))
 
 
 class VolumeFailed(OSError):
@@ -52,6 +51,7 @@ class PartFile:
             self._store.sync_file(self._fd)
             fd, self._fd = self._fd, -1
             os.close(fd)  # NFS reports ENOSPC and EDQUOT here
+            self._store.prepare_shard(final.parent)
             self._path.rename(final)
         except BaseException:
             self.abort()
@@ -67,7 +67,7 @@ class PartFile:
 
 
 class Store:
-    """A folder of durable files: `instances/`, `objects/`, `pictures/` and `masks/`, each in 256 shards."""
+    """A folder of durable files: `instances/`, `objects/`, `pictures/` and `masks/`, each in up to 256 shards."""
 
     KINDS = ("instances", "objects", "pictures", "masks")
 
@@ -75,20 +75,23 @@ class Store:
         self.root = root
         self._fsync = fsync
         self.failed = False
+        self._shards: set[Path] = set()  # known to be on disk
 
     def prepare(self) -> None:
         """Make the folders, durably. Idempotent."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.root / PARTS).mkdir(mode=0o700, exist_ok=True)
         for kind in self.KINDS:
-            base = self.root / kind
-            base.mkdir(mode=0o700, exist_ok=True)
-            present = set(os.listdir(base))
-            for shard in SHARDS:
-                if shard not in present:
-                    (base / shard).mkdir(mode=0o700, exist_ok=True)
-            self.sync_folder(base)
+            (self.root / kind).mkdir(mode=0o700, exist_ok=True)
         self.sync_folder(self.root)
+
+    def prepare_shard(self, folder: Path) -> None:
+        """Make the folder of a hash's first two digits, durably; never its parent: a kind's folder that is gone is an
+        error. Each process syncs once, for another may have made the folder and not have come to its sync yet."""
+        if folder not in self._shards:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self.sync_folder(folder.parent)
+            self._shards.add(folder)
 
     def sweep_parts(self) -> int:
         """Delete what a crash left half-written; none of it was acknowledged. Call before receiving starts."""

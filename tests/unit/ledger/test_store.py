@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -37,13 +38,32 @@ def test_the_bytes_are_synced_before_they_are_named_and_the_name_before_it_is_be
     def fsync(fd: int) -> None:
         target = Path(f"/proc/self/fd/{fd}").readlink()
         kind = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
-        seen.append(f"{kind}:{target.suffix}:{len(list(Path(tmp_path).rglob('*.dcm')))}")
+        seen.append(f"{kind}:{target.suffix or target.name}:{len(list(Path(tmp_path).rglob('*.dcm')))}")
 
     store = Store(tmp_path / "store", fsync)
     store.prepare()
     seen.clear()
     store.put("instances", "ab" * 32, ".dcm", b"bytes")
-    assert seen == ["file:.part:0", "folder::1"]
+    assert seen == ["file:.part:0", "folder:instances:0", "folder:ab:1"]
+    seen.clear()
+    store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    assert seen == ["file:.part:1", "folder:ab:2"]
+
+
+def test_a_folder_that_another_process_made_is_not_believed_to_be_on_disk(tmp_path: Path) -> None:
+    synced: list[str] = []
+    Store(tmp_path / "store").prepare()
+    (tmp_path / "store" / "instances" / "ab").mkdir()  # by a process that has not come to its sync yet
+    store = Store(tmp_path / "store", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    assert synced[1:] == ["instances", "ab"]
+
+
+def test_a_store_that_was_unmounted_is_not_made_anew(store: Store) -> None:
+    shutil.rmtree(store.root / "instances")
+    with pytest.raises(FileNotFoundError):
+        store.put("instances", "ab" * 32, ".dcm", b"bytes")
+    assert not (store.root / "instances").exists()
 
 
 def test_after_a_failed_sync_the_volume_takes_nothing_more(tmp_path: Path) -> None:
