@@ -60,7 +60,7 @@ def build_objects(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        return withdrawn_objects(report, plan) if _withdrawn(findings) else _objects(report, store)
+        return withdrawn_objects(report) if report.withdrawn else _objects(report, store)
 
 
 def plan_of(destination: Destination, findings: StudyFindings) -> Plan:

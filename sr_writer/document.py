@@ -58,7 +58,9 @@ def header_items(report: Report) -> ContentSequence:
 
 
 def is_partial(report: Report) -> bool:
-    """More may follow, or some image could not be judged: Completion Flag PARTIAL."""
+    """More may follow, or some image could not be judged: Completion Flag PARTIAL. A withdrawal has no more to say."""
+    if report.withdrawn:
+        return False
     return report.findings.kind is ReportKind.PROVISIONAL or bool(not_judged(reads(report.findings)))
 
 
@@ -72,10 +74,12 @@ def in_classes(
 ) -> list[ResultObject]:
     """One document in each of `sop_classes`, the preferred first: the same tree, each under names of its own.
 
-    Only one of them is for any one destination: they are a choice, where there is more than one.
+    Only one of them is for any one destination: they are a choice, where there is more than one. sop_classes: at least
+    one. predecessors: of earlier documents in several forms the preferred is named; a withdrawal names them all.
     """
     ds = sr_document(sop_classes[0], **document_arguments(report, kind, root))
-    dress_document(ds, report, kind, what, one_of_each_choice(predecessors))
+    before = predecessors if report.withdrawn else one_of_each_choice(predecessors)
+    dress_document(ds, report, what, before)
     choice = kind if len(sop_classes) > 1 else ""
     made = [replace(_named(ds, report, kind, sop_classes[0]), choice=choice)]
     for preference, sop_class in enumerate(sop_classes[1:], start=1):
@@ -145,10 +149,9 @@ def _segmentations(report: Report) -> list[InstanceRef]:
     return list(dict.fromkeys(made))
 
 
-def dress_document(ds: Dataset, report: Report, kind: str, what: str, predecessors: Sequence[SentReference]) -> None:
+def dress_document(ds: Dataset, report: Report, what: str, predecessors: Sequence[SentReference]) -> None:
     """Shared headers, then the SR Document General module (PS3.3 C.17.2). Never VERIFIED: that takes a person."""
-    dress(ds, report, series_description(report.findings.priority, what))
-    ds.SeriesNumber = SERIES_NUMBERS[kind]
+    dress(ds, report, series_description(None if report.withdrawn else report.findings.priority, what))
     ds.PreliminaryFlag = "PRELIMINARY"
     ds.VerificationFlag = "UNVERIFIED"
     ds.CompletionFlag = "PARTIAL" if is_partial(report) else "COMPLETE"

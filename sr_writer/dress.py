@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from config.settings import ReportSettings
-from ledger.records import InstanceRef, ResultObject, StudyFindings, VolumeFinding
+from ledger.records import InstanceRef, ReportKind, ResultObject, StudyFindings, VolumeFinding
 from sr_writer import codes
 from sr_writer.identity import Identity, software_version, uid_from
 from sr_writer.profiles import NOTHING, Plan
@@ -65,6 +65,11 @@ class Report:
     @property
     def at(self) -> datetime:
         return self.header.local(self.findings.reported_at)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it takes back the reports before it, and says nothing else."""
+        return self.findings.kind is ReportKind.WITHDRAWN
 
     @property
     def shows_place(self) -> bool:

@@ -5,7 +5,6 @@ its predecessors of the same kind (Predecessor Documents, PS3.3 C.17.2), so that
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from highdicom.sr import (
@@ -21,28 +20,19 @@ from highdicom.sr import (
     TextContentItem,
     TrackingIdentifier,
 )
-from pydicom.dataset import Dataset
 
 from ledger.records import ResultObject, SentReference
 from sr_writer import codes
-from sr_writer.document import (
-    document_arguments,
-    dress_document,
-    header_items,
-    language,
-    name_in,
-    observation_context,
-    separate,
-)
-from sr_writer.dress import ANY_IMAGE, Report, finished, image_reference
+from sr_writer.document import header_items, in_classes, language, observation_context, separate
+from sr_writer.dress import ANY_IMAGE, Report, image_reference
 from sr_writer.identity import uid_from
-from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR, Plan
-from sr_writer.sr_document import sr_document
-from sr_writer.words import DISCLAIMER, sayable, series_description
+from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR
+from sr_writer.words import DISCLAIMER, sayable
 
 HEADLINE = "AI RESULT WITHDRAWN"
 DO_NOT_USE = "Do not use the earlier AI result."
 _REASON_UNSAID = "the reason is in the node's own log"
+_WHAT = "withdrawn"
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _NAMES = {
     MEASUREMENT_SR: "measurement report",
@@ -54,23 +44,15 @@ _NAMES = {
 }
 
 
-def withdrawn_objects(report: Report, plan: Plan) -> list[ResultObject]:
+def withdrawn_objects(report: Report) -> list[ResultObject]:
     """A text report, and a measurement report where there was one before: each in every SOP class of the plan, of which
     a destination gets the first that it accepts."""
-    measured = bool(_before(report, MEASUREMENT_SR)) and bool(plan.measurement_sr)
-    made: list[ResultObject] = []
-    if measured:
-        made += [_measurements(report, sop_class) for sop_class in plan.measurement_sr]
-    if not (measured and plan.text_alone):
+    measured = bool(_before(report, MEASUREMENT_SR)) and bool(report.plan.measurement_sr)
+    made = _measurements(report) if measured else []
+    if not (measured and report.plan.text_alone):
         kinds = (TEXT_SR,) if measured else (TEXT_SR, MEASUREMENT_SR)
-        made += [_text(report, sop_class, _before(report, *kinds)) for sop_class in plan.text_sr]
-    return [_chosen(one, made) for one in made]
-
-
-def _chosen(one: ResultObject, made: Sequence[ResultObject]) -> ResultObject:
-    """Those of one kind are a choice, the first preferred, where there is more than one."""
-    same = [other for other in made if other.kind == one.kind]
-    return replace(one, choice=one.kind if len(same) > 1 else "", preference=same.index(one))
+        made += _text(report, _before(report, *kinds))
+    return made
 
 
 def lines(report: Report) -> list[str]:
@@ -85,14 +67,15 @@ def replaced(report: Report) -> list[str]:
     return [f"Withdrawn: the earlier {_NAMES.get(kind, kind.replace('_', ' '))}." for kind in kinds]
 
 
-def _text(report: Report, sop_class: str, before: Sequence[SentReference]) -> ResultObject:
+def _text(report: Report, before: Sequence[SentReference]) -> list[ResultObject]:
     """TID 2000, flat, as every text report."""
     root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
     items = header_items(report)
     items.append(_section(codes.IMPRESSIONS, codes.IMPRESSION, lines(report)))
     items.append(_section(codes.FINDINGS, codes.FINDING, replaced(report) or [DO_NOT_USE]))
     root.ContentSequence = items
-    return _document(report, root, sop_class, TEXT_SR, before)
+    separate(root)
+    return in_classes(report, TEXT_SR, report.plan.text_sr, root, _WHAT, before)
 
 
 def _section(heading: CodedConcept, name: CodedConcept, said: Sequence[str]) -> ContainerContentItem:
@@ -101,7 +84,7 @@ def _section(heading: CodedConcept, name: CodedConcept, said: Sequence[str]) -> 
     return section
 
 
-def _measurements(report: Report, sop_class: str) -> ResultObject:
+def _measurements(report: Report) -> list[ResultObject]:
     """TID 1500 without a measurement. Its one group outlines the image and says that nothing stands: a viewer that
     draws such reports would show an empty screen without it."""
     content = MeasurementReport(
@@ -112,8 +95,8 @@ def _measurements(report: Report, sop_class: str) -> ResultObject:
     )
     root = content[0]
     root.ContentSequence.append(_evaluations(report))
-    before = _before(report, MEASUREMENT_SR)
-    return _document(report, root, sop_class, MEASUREMENT_SR, before)
+    separate(root)
+    return in_classes(report, MEASUREMENT_SR, report.plan.measurement_sr, root, _WHAT, _before(report, MEASUREMENT_SR))
 
 
 def _group(report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
@@ -150,19 +133,6 @@ def _evaluations(report: Report) -> ContainerContentItem:
         [status, *said, TextContentItem(codes.IMPRESSION, f"{HEADLINE}. {DO_NOT_USE}", _CONTAINS)]
     )
     return container
-
-
-def _document(
-    report: Report, root: Dataset, sop_class: str, kind: str, before: Sequence[SentReference]
-) -> ResultObject:
-    separate(root)
-    name = name_in(kind, sop_class)
-    names = {"series_instance_uid": report.identity.series(name), "sop_instance_uid": report.identity.instance(name)}
-    ds = sr_document(sop_class, **{**document_arguments(report, kind, root), **names})
-    dress_document(ds, report, kind, "withdrawn", before)
-    ds.SeriesDescription = series_description(None, "withdrawn")
-    ds.CompletionFlag = "COMPLETE"  # nothing more is to follow on what is withdrawn
-    return finished(ds, kind)
 
 
 def _before(report: Report, *kinds: str) -> list[SentReference]:
