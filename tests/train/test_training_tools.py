@@ -55,14 +55,13 @@ def test_the_pictures_alone_give_a_start_that_no_label_has_touched(train, tmp_pa
 def test_a_pretraining_that_was_cut_off_goes_on(train, tmp_path, monkeypatch):
     plan = recipe(pretrain=PRETRAIN, fit=ONE_EPOCH)
     whole = torch.load(pretrain(plan, train, tmp_path / "whole"), weights_only=True)
-    write = pretraining.write
+    keep = pretraining.keep
 
-    def cut(saved, path):
-        write(saved, path)
-        if path.name == "pretrain.pt":
-            raise KeyboardInterrupt
+    def cut(path, epoch, state):
+        keep(path, epoch, state)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretraining, "write", cut)
+    monkeypatch.setattr(pretraining, "keep", cut)
     with pytest.raises(KeyboardInterrupt):
         pretrain(plan, train, tmp_path / "cut")
     monkeypatch.undo()

@@ -25,6 +25,11 @@ def write(state: Any, path: Path) -> None:
     part.replace(path)
 
 
+def keep(path: Path, epoch: int, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint of each part of `state` after this epoch."""
+    write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, path)
+
+
 def resume(path: Path, state: Mapping[str, Any]) -> int:
     """Load each part of `state` from a checkpoint, if there is one. Returns the epoch to go on with."""
     if not path.exists():

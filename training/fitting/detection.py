@@ -16,7 +16,7 @@ from tqdm import tqdm
 from training.data.fracture import BoxedImages, Boxes, read_fracture, split
 from training.detection_recipe import DetectionRecipe
 from training.fitting.box_augment import Changes, augment
-from training.fitting.checkpoint import average, resume, write
+from training.fitting.checkpoint import average, keep, resume, write
 from training.networks.detector import STRIDE, FractureDetector, McDetector, Widths
 from validation.boxes import average_precision, matched
 
@@ -127,7 +127,7 @@ def fit(recipe: DetectionRecipe, data: Path, out: Path) -> FractureDetector:
         if (epoch + 1) % plan.judge_every == 0 or epoch + 1 == plan.epochs:
             line |= judge(state["ema"], splits["calibration"], recipe)
         _curve(out / "curve.csv", line | {"seconds": round(time.monotonic() - began, 1)})
-        write({"epoch": epoch} | {k: v.state_dict() for k, v in state.items()}, out / "checkpoint.pt")
+        keep(out / "checkpoint.pt", epoch, state)
     write(state["ema"].state_dict(), out / "weights.pt")
     return state["ema"]
 

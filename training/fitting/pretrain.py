@@ -19,7 +19,7 @@ from tqdm import tqdm
 from training.data.images import LabelledImages
 from training.fitting.augment import augment
 from training.fitting.beginning import begin_from
-from training.fitting.checkpoint import resume, write
+from training.fitting.checkpoint import keep, resume, write
 from training.fitting.network import build, device_of, pixels_of, to_range
 from training.fitting.phases import cosine
 from training.recipe import Recipe, RecipeError
@@ -83,7 +83,7 @@ def pretrain(recipe: Recipe, train: LabelledImages, out: Path) -> Path:
         line = {"epoch": epoch, "loss": loss, "spread": spread, "seconds": round(time.monotonic() - began, 1)}
         tqdm.write(f"epoch {epoch + 1}/{plan.epochs}: loss {loss:.3f}, mean sd of the projection {spread:.4f}")
         _append(out / "pretrain.csv", line)
-        write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / CHECKPOINT)
+        keep(out / CHECKPOINT, epoch, state)
     trunk = {key: value for key, value in model.net.state_dict().items() if key.startswith("features")}
     write(trunk, out / "weights.pt")
     return out / "weights.pt"

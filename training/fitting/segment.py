@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from training.data.brain import MarkedSlices, as_the_node_sees, read_brain_flair, split_slices
 from training.fitting.augment_slices import augment_slices
-from training.fitting.checkpoint import average, resume, write
+from training.fitting.checkpoint import average, keep, resume, write
 from training.networks.resunet import ResUNet
 from training.segmentation_recipe import SegmentationRecipe, SegmenterFit
 
@@ -89,7 +89,7 @@ def fit_segmentation(recipe: SegmentationRecipe, data: Path, out: Path, leave_ou
         loss = _epoch(state, train, recipe, plan[epoch], seed=recipe.seed + epoch)
         figures = _watch(ema, splits["calibration"], recipe, plan[epoch])
         _note(out / "curve.csv", (epoch, plan[epoch], round(loss, 5), *figures, round(time.monotonic() - began, 1)))
-        write({"epoch": epoch} | {name: part.state_dict() for name, part in state.items()}, out / "checkpoint.pt")
+        keep(out / "checkpoint.pt", epoch, state)
     write(ema.state_dict(), out / "weights.pt")
     return ema
 
