@@ -2,7 +2,7 @@
 
 from inference.gate import age_words
 from inference.manifest import Manifest
-from training.packaging.card_words import Figures, licence, opening, share
+from training.packaging.card_words import Figures, capital, licence, opening, share, uncertainty
 from training.packaging.group_card import of_group
 from validation.doubt import NAMES
 
@@ -100,7 +100,7 @@ def _abstention(manifest: Manifest, figures: Figures) -> list[str]:
     for name, rule in rules.items():
         whom = name or ("patients of unknown age" if manifest.age_groups else "everybody")
         if rule:
-            line = f"Abstention, {whom}: {NAMES[rule.by]} beyond {rule.threshold:g}. {_sentence(rule.text)}"
+            line = f"Abstention, {whom}: {NAMES[rule.by]} beyond {rule.threshold:g}. {capital(rule.text)}."
         elif name in reasons:
             line = f"Abstention, {whom}: {reasons[name]}. No answer of theirs is withheld for doubt."
         else:
@@ -110,13 +110,8 @@ def _abstention(manifest: Manifest, figures: Figures) -> list[str]:
     return lines
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
 def _uncertainty(manifest: Manifest, figures: Figures) -> str:
-    mc = manifest.uncertainty
-    text = f"## Uncertainty\n\n{_sentence(mc.text)[:-1]} (dropout {mc.dropout}, seed {mc.seed})."
+    text = f"## Uncertainty\n\n{uncertainty(manifest)}"
     for group in figures["groups"]:
         sd = group["test"]["sd"]
         text += (

@@ -26,6 +26,25 @@ def auc(figure: Figures) -> str:
     return f"{figure['value']:.4f} ({low:.4f} to {high:.4f}; n = {figure['n']}, {figure['patients']} patients)"
 
 
+def capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def uncertainty(manifest: Manifest) -> str:
+    """What an sd is here, and the dropout it rests on."""
+    mc = manifest.uncertainty
+    return f"{capital(mc.text)} (dropout {mc.dropout}, seed {mc.seed})."
+
+
+def no_rule(manifest: Manifest, why: str) -> str:
+    """A paragraph, with the gap before it, where the package never abstains; "" where it has a rule.
+
+    why: goes on "it would have to"."""
+    if manifest.abstention is not None:
+        return ""
+    return f"\n\nAbstention: no rule was fitted, so no answer is withheld for doubt; it would have to {why}."
+
+
 def licence(manifest: Manifest, terms: str = "") -> str:
     """terms: a sentence on what the weights' licence asks for, with a space before it."""
     data = "\n".join(f"- {part.name}. {part.licence}. {part.attribution}" for part in manifest.licence.data)

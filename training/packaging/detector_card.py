@@ -1,7 +1,7 @@
 """MODEL_CARD.md of a detector out of manifest and validation.json. No figure stands here that was not measured."""
 
 from inference.manifest import Manifest
-from training.packaging.card_words import Figures, licence, opening, share
+from training.packaging.card_words import Figures, licence, no_rule, opening, share, uncertainty
 
 
 def detector_card(manifest: Manifest, figures: Figures, training: str) -> str:
@@ -108,24 +108,17 @@ def _gate(figures: Figures) -> str:
 
 
 def _uncertainty(manifest: Manifest, figures: Figures) -> str:
-    mc, parity = manifest.uncertainty, figures["export_parity"]
+    parity, held_out = figures["export_parity"], figures["splits"]["calibration"]
+    too_few = (
+        "tell pictures rightly left unmarked from missed fractures, and of the calibration split's"
+        f" {held_out['pictures']} pictures only {held_out['without_box']} have no box, too few to choose it on"
+    )
     return (
-        f"## Uncertainty and file\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). Over"
+        f"## Uncertainty and file\n\n{uncertainty(manifest)} Over"
         f" {parity['fp32_against_torch']['images']} test pictures the float32 graph's scores differ from torch's by at"
         f" most {parity['fp32_against_torch']['scores']:.1e}, with weights stored as float16 by"
         f" {parity['fp16_against_torch']['scores']:.1e}; {figures['bytes'] / 1e6:.1f} MB."
-        f"{_abstention(manifest, figures)}"
-    )
-
-
-def _abstention(manifest: Manifest, figures: Figures) -> str:
-    if manifest.abstention is not None:
-        return ""
-    held_out = figures["splits"]["calibration"]
-    return (
-        "\n\nAbstention: no rule was fitted, so no answer is withheld for doubt; it would have to tell pictures rightly"
-        f" left unmarked from missed fractures, and of the calibration split's {held_out['pictures']} pictures only"
-        f" {held_out['without_box']} have no box, too few to choose it on."
+        f"{no_rule(manifest, too_few)}"
     )
 
 

@@ -1,7 +1,7 @@
 """MODEL_CARD.md of a slice model out of manifest and validation.json. No figure stands here that was not measured."""
 
 from inference.manifest import Manifest
-from training.packaging.card_words import Figures, auc, licence, opening, share
+from training.packaging.card_words import Figures, auc, licence, no_rule, opening, share, uncertainty
 
 
 def slice_card(manifest: Manifest, figures: Figures, training: str) -> str:
@@ -144,26 +144,19 @@ there is no independent evidence."""
 
 
 def _uncertainty(manifest: Manifest, figures: Figures) -> str:
-    sd, mc, parity = figures["test"]["slices"]["sd"], manifest.uncertainty, figures["export_parity"]
+    sd, parity, held_out = figures["test"]["slices"]["sd"], figures["export_parity"], figures["splits"]["calibration"]
     exact, half = parity["fp32_against_torch"], parity["fp16_against_torch"]
+    too_few = (
+        f"be chosen by the tumours that the package misses on its calibration split, and {held_out['with']} slices with"
+        f" one, of {held_out['patients']} patients, are too few to choose it on"
+    )
     return (
-        f"## Uncertainty and file\n\n{mc.text[0].upper()}{mc.text[1:]} (dropout {mc.dropout}, seed {mc.seed}). On the"
+        f"## Uncertainty and file\n\n{uncertainty(manifest)} On the"
         f" held-out patients: median {sd['median_where_right']} where the slice's finding was right and"
         f" {sd['median_where_wrong']} where it was wrong.\n\nOver {exact['images']} held-out slices the float32 graph's"
         f" scores and masks differ from torch's by at most {exact['scores']:.1e} and {exact['masks']:.1e}; with weights"
         f" stored as float16, as they are here, by {half['scores']:.1e} and {half['masks']:.1e}."
-        f"{_abstention(manifest, figures)}"
-    )
-
-
-def _abstention(manifest: Manifest, figures: Figures) -> str:
-    if manifest.abstention is not None:
-        return ""
-    held_out = figures["splits"]["calibration"]
-    return (
-        "\n\nAbstention: no rule was fitted, so no answer is withheld for doubt; it would have to be chosen by the"
-        f" tumours that the package misses on its calibration split, and {held_out['with']} slices with one, of"
-        f" {held_out['patients']} patients, are too few to choose it on."
+        f"{no_rule(manifest, too_few)}"
     )
 
 
