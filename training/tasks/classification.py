@@ -27,7 +27,6 @@ PARITY = "parity.json"  # of a run: what its export was measured to differ by
 
 
 def fit(order: Order) -> None:
-    order.for_other_than_slices()
     fitting.fit(read_recipe(order.recipe), order.data, order.run)
 
 
@@ -68,7 +67,6 @@ def validate(order: Order) -> None:
 
 
 def package(order: Order) -> None:
-    order.for_other_than_slices()
     plan = read_recipe(order.recipe)
     splits, folder = splits_of(plan, order.data), _folder(plan, order.out)
     _export(plan, order, splits, folder)
@@ -90,8 +88,8 @@ def _folder(plan: Recipe, out: Path) -> Path:
 def _export(plan: Recipe, order: Order, splits: Splits, folder: Path) -> dict[str, object]:
     parity = write_core(plan, order.runs, splits, folder, order.threads)
     (order.run / PARITY).write_text(json.dumps(parity, indent=2) + "\n")
-    if too_large(folder):
-        typer.echo(too_large(folder), err=True)
+    if large := too_large(folder):
+        typer.echo(large, err=True)
     return parity
 
 

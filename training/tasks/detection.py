@@ -14,7 +14,6 @@ from training.tasks.order import Order
 
 
 def fit(order: Order) -> None:
-    order.for_other_than_slices()
     fitting.fit(read_detection_recipe(order.recipe), order.data, order.run)
 
 
@@ -32,7 +31,6 @@ def export(order: Order) -> None:
 
 
 def package(order: Order) -> None:
-    order.for_other_than_slices()
     plan = read_detection_recipe(order.recipe)
     figures = package_detector(plan, order.data, order.run, _folder(plan, order.out), order.threads)
     typer.echo(json.dumps(figures["test"], indent=2))

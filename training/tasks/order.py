@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.recipe_file import RecipeError
-
 
 @dataclass(frozen=True)
 class Order:
@@ -26,8 +24,3 @@ class Order:
     @property
     def runs(self) -> tuple[Path, ...]:
         return (self.run, *self.members)
-
-    def for_other_than_slices(self) -> None:
-        """An option that would be passed over in silence is refused."""
-        if self.leave_out or self.folds:
-            raise RecipeError("--leave-out and --fold are for slice models; other recipes say hold_out themselves")

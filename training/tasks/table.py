@@ -46,6 +46,9 @@ def perform(command: str, order: Order) -> None:
             f"{command} is for {tasks} recipes, and {order.recipe.name} is one for {task}: for it there are"
             f" {', '.join(COMMANDS[task])}{INSTEAD.get(command, '')}"
         )
+    # an option that would be passed over in silence is refused
+    if (order.leave_out or order.folds) and task != SEGMENTATION:
+        raise RecipeError("--leave-out and --fold are for slice models; other recipes say hold_out themselves")
     if order.members and task != CLASSIFICATION:
         raise RecipeError(f"--member is for {CLASSIFICATION} recipes, and {order.recipe.name} is one for {task}")
     action(order)
