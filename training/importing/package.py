@@ -26,7 +26,7 @@ from training.importing.restricted import CheckpointError
 from training.networks.monte_carlo import McConfig, McTriageNet
 from training.packaging.export import export, halve_weights, save
 from training.packaging.golden import golden, phantoms
-from training.packaging.graphs import PARITY_FP16, PARITY_FP32, parity
+from training.packaging.graphs import MODEL, Parity, ParityError, agreement
 from training.packaging.look import Model, tensor
 from training.packaging.package import pin
 
@@ -74,8 +74,8 @@ def import_package(path: Path, order: Order, out: Path) -> tuple[Path, dict[str,
         value_range=RANGES[order.kind],
     )
     full = export(net, order.size)
-    save(halve_weights(full), folder / "model.onnx")
-    model = Model(folder / "model.onnx", spec)
+    save(halve_weights(full), folder / MODEL)
+    model = Model(folder / MODEL, spec)
     measured = _measured(net, Model(full.SerializeToString(), spec), model, spec)
     (folder / "golden.npz").write_bytes(golden(model, spec))
     manifest = _manifest(order, spec, _labels(wanted, checkpoint.attributes))
@@ -85,14 +85,13 @@ def import_package(path: Path, order: Order, out: Path) -> tuple[Path, dict[str,
     return folder, measured
 
 
-def _measured(net: McTriageNet, exact: Model, half: Model, spec: InputSpec) -> dict[str, Any]:
+def _measured(net: McTriageNet, exact: Model, half: Model, spec: InputSpec) -> Parity:
     """Torch against the runtime, on made-up pictures. Raises CheckpointError when they differ."""
     images = np.stack([tensor(picture, spec) for picture in phantoms(spec.height, spec.width, n=8, seed=11)])
-    found = {"fp32_against_torch": parity(net, exact, images), "fp16_against_torch": parity(net, half, images)}
-    worst = (found["fp32_against_torch"]["scores"], found["fp16_against_torch"]["scores"])
-    if not (worst[0] <= PARITY_FP32 and worst[1] <= PARITY_FP16):
-        raise CheckpointError(f"the export does not agree with torch: {found}")
-    return found
+    try:
+        return agreement(net, half, exact, images)
+    except ParityError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _labels(wanted: Sequence[Wanted], attributes: Mapping[str, Any]) -> tuple[LabelSpec, ...]:

@@ -21,6 +21,10 @@ EXACT = "model-fp32.onnx"  # in the run's folder; the package has the other
 Parity = dict[str, Any]  # by graph, by output
 
 
+class ParityError(RuntimeError):
+    """A graph does not say what torch says."""
+
+
 def write_graphs(
     net: nn.Module,
     spec: InputSpec,
@@ -44,14 +48,14 @@ def agreement(
     images: NDArray[np.float32],
     at_most: Mapping[str, float] = {"scores": PARITY_FP16},
 ) -> Parity:
-    """What parity measures of both graphs. Raises RuntimeError when one does not agree with torch.
+    """What parity measures of both graphs. Raises ParityError when one does not agree with torch.
 
     at_most: the outputs that are judged, with what halved weights may move them; float32 may by PARITY_FP32.
     """
     measured = {"fp32_against_torch": parity(net, exact, images), "fp16_against_torch": parity(net, half, images)}
     full, stored = measured["fp32_against_torch"], measured["fp16_against_torch"]
     if not all(full[name] <= PARITY_FP32 and stored[name] <= limit for name, limit in at_most.items()):
-        raise RuntimeError(f"the export does not agree with torch: {measured}")
+        raise ParityError(f"the export does not agree with torch: {measured}")
     return measured
 
 

@@ -71,8 +71,8 @@ def validate(
             figures["float16_weights"] = _halving(judge, folder, exact, splits.files(test), threads)
         if recipe.model.metadata:
             figures["told_in_training_alone"] = list(recipe.model.metadata)
-        if too_large(folder):
-            figures["too_large"] = too_large(folder)
+        if large := too_large(folder):
+            figures["too_large"] = large
         say_against(recipe, folder, figures)
         return figures
     finally:
