@@ -17,9 +17,7 @@ def one_start(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
     architectures = dict.fromkeys(one.recipe.model.architecture for one in asking)
     weights = "imagenet"
     try:
-        for architecture in sorted(
-            architectures, key=lambda name: name in SOURCES
-        ):  # what nobody has costs no download
+        for architecture in sorted(architectures, key=SOURCES.__contains__):  # what nobody has costs no download
             fetch(architecture)
     except WeightsUnavailable as error:
         typer.echo(f"{error}; so every variant that asks for ImageNet weights starts from random ones", err=True)

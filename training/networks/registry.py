@@ -5,7 +5,6 @@ from typing import Any
 
 from training.networks import trunks
 from training.networks.classifier import Classifier, Head, Trunk
-from training.networks.imagenet import start
 
 ARCHITECTURES: dict[str, Trunk] = {
     "small-cnn": trunks.SMALL_CNN,
@@ -20,14 +19,13 @@ ARCHITECTURES: dict[str, Trunk] = {
 DEFAULT = "densenet121-attention"
 
 
-def build_classifier(architecture: str, head: Head, weights: str = "none") -> Classifier:
-    """A network by name. Only "densenet121-attention" takes the head's attention; without a ratio it gets 16."""
+def build_classifier(architecture: str, head: Head) -> Classifier:
+    """A network by name, its weights random. "densenet121-attention" alone takes the head's attention, of ratio 16
+    where the head has none."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
     ratio = (head.attention_ratio or 16) if architecture == "densenet121-attention" else None
-    net = Classifier(ARCHITECTURES[architecture], replace(head, attention_ratio=ratio))
-    start(net.features, architecture, weights)
-    return net
+    return Classifier(ARCHITECTURES[architecture], replace(head, attention_ratio=ratio))
 
 
 def from_recipe(recipe: dict[str, Any]) -> Classifier:
