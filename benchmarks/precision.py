@@ -6,13 +6,9 @@ the adults those of 18 years and more. int8 takes its ranges from training image
 """
 
 import argparse
-import csv
-import hashlib
-import tomllib
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +23,9 @@ from inference.fit_input import resize
 from inference.manifest import Calibration
 from inference.package import Package, load_packages
 from inference.tensor import to_tensor
+from training.data.images import split_of
+from training.data.readers import READERS
+from training.recipe import read_recipe
 from validation.roc import auc
 
 CALIBRATION = 128
@@ -42,46 +41,15 @@ class Picture:
     part: str  # of the split: train, calibration or test
 
 
-def split_of(group: str, plan: Mapping[str, Any]) -> str:
-    """The recipe's rule: a hash of the patient decides."""
-    digest = hashlib.sha256(f"{plan.get('salt') or 'chest-pneumonia'}:{group}".encode()).digest()
-    position, edge = int.from_bytes(digest[:8], "big") / 2**64, 0.0
-    for part, share in plan["split"].items():
-        edge += share
-        if position < edge:
-            return str(part)
-    return "test"
-
-
-def pictures(data: Path, of: str, recipe: Path = RECIPE) -> list[Picture]:
-    """of: children or adults; images of which the label is not known are left out."""
-    plans = tomllib.loads(recipe.read_text())["data"]
-    reader = {"children": "chest_pneumonia", "adults": "chest_adult"}[of]
-    plan = next(plan for plan in plans if plan["reader"] == reader)  # of both views of the adults all else is the same
-    folder = data / plan["folder"]
-    with (folder / "labels.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = []
-    for row in rows:
-        told = child(row) if of == "children" else adult(row, set(plan["positive"]["pneumonia"]))
-        if told is not None:
-            group, ill = told
-            found.append(Picture(folder / "images" / row["image"], ill, split_of(group, plan)))
-    return found
-
-
-def child(row: Mapping[str, str]) -> tuple[str, bool]:
-    """The patient, and whether there is a pneumonia."""
-    return row["patient_group"], row["label"] == "pneumonia"
-
-
-def adult(row: Mapping[str, str], positive: set[str]) -> tuple[str, bool] | None:
-    """The same; None of the young, and where the findings neither mean nor deny a pneumonia."""
-    findings = set(row["findings"].split("|"))
-    known = bool(findings & positive) or "No Finding" in findings
-    if not known or not row["age_years"] or float(row["age_years"]) < ADULT:
-        return None
-    return f"nih-{row['patient_id']}", bool(findings & positive)
+def pictures(data: Path, of: str) -> list[Picture]:
+    """of: children or adults; images of which the label is not known, and of the adults the young, are left out."""
+    recipe, reader = read_recipe(RECIPE), {"children": "chest_pneumonia", "adults": "chest_adult"}[of]
+    plan = next(plan for plan in recipe.data if plan.reader == reader)  # of both views of the adults all else is alike
+    return [
+        Picture(row.file, row.labels[0] > 0.5, split_of(row.group, plan.split, plan.salt or recipe.name))
+        for row in READERS[reader](data / plan.folder, recipe.labels, plan)
+        if not math.isnan(row.labels[0]) and (of == "children" or row.age_years >= ADULT)
+    ]
 
 
 def tensors(some: list[Picture], package: Package) -> NDArray[np.float32]:

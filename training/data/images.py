@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from inference.fit_input import resize
 from inference.histogram import Histogram, normalised
@@ -80,6 +79,8 @@ def read_pixels(
     files: Sequence[Path], size: int, percentiles: tuple[float, float], what: str, histogram: Histogram = "none"
 ) -> NDArray[np.uint8]:
     """(N, size, size): each picture squashed to `size`, normalised as the node does, and kept as 8 bit."""
+    from tqdm import tqdm  # of the extra `train`: what is read from a table alone does without
+
     pixels = np.empty((len(files), size, size), np.uint8)
     for i, file in enumerate(tqdm(files, desc=f"reading {what}", unit="image", mininterval=5)):
         with Image.open(file) as picture:
