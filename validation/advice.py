@@ -66,7 +66,7 @@ def _measure(name: str, part: Figures, floor: Floor) -> str:
     looked = part["of_those_looked_at"].get(name)
     if looked and looked["value"] is None:
         return "None of these images was looked at, which no operating point mends. See the reasons."
-    if looked and looked["value"] is not None and floor.holds(looked["value"]):
+    if looked and floor.holds(looked["value"]):
         return (
             f"Of those looked at it is {looked['value']:.3f}: what lowers it are images that were not looked at, which"
             " no operating point mends. See the reasons."

@@ -47,8 +47,8 @@ def checked(label: Figures, floors: Mapping[str, Floor]) -> dict[str, Any]:
 
 def _counted(images: int, floor: Floor) -> dict[str, Any]:
     """A count is what it is: it has no interval."""
-    status = "met" if floor.holds(images) else "missed"
-    return {"value": images, "interval95": None, "floor": floor.value, "status": status}
+    holds = "met" if floor.holds(images) else "missed"
+    return {"value": images, "interval95": None, "floor": floor.value, "status": holds}
 
 
 def _floored(label: Figures) -> Iterator[tuple[str, float | None, Interval, int]]:

@@ -40,6 +40,7 @@ def _of_trait(name: str, evidence: Evidence) -> dict[str, Any]:
 def _group(name: str, part: Evidence) -> Group:
     counted, looked = from_present(part.judged, part.truth), part.looked_at
     area, drawn = auc(looked.truth, looked.judged.probability), delong_interval(looked.truth, looked.judged.probability)
+    honest = honest_area(area, drawn, Kinds.of(looked.truth, looked.patients), "DeLong")
     ill = int((part.truth > 0.5).sum())
     return {
         "group": name,
@@ -52,13 +53,9 @@ def _group(name: str, part: Evidence) -> Group:
         "refused": counted["refused"],
         "auc": None if np.isnan(area) else round(area, 4),
         "auc_delong95": drawn,
-        **_named("auc_", honest_area(area, drawn, Kinds.of(looked.truth, looked.patients), "DeLong")),
+        **{f"auc_{name}": figure for name, figure in honest.items()},
         "small": min(ill, len(part.truth) - ill) < SMALL_GROUP,
     }
-
-
-def _named(prefix: str, figures: Group) -> Group:
-    return {prefix + name: value for name, value in figures.items()}
 
 
 def _worst(groups: Sequence[Group]) -> Group | None:
