@@ -28,6 +28,7 @@ URGENT = _sct("103391001", "Urgent")  # CID 3414; a priority that is not raised 
 PRESENT = _sct("52101004", "Present")
 ABSENT = _sct("272519000", "Absent")
 UNDETERMINED = _sct("373068000", "Undetermined")
+PRESENCES = (PRESENT, UNDETERMINED, ABSENT)  # what is on any image goes before what is on the others
 
 PROBABILITY = _dcm("122157", "Probability")
 PROB_OF_LABEL = "PROB_"  # and the label, at most 16 characters (SH): for viewers that show names alone
@@ -90,3 +91,10 @@ def flag_concept(flag: str) -> CodedConcept:
     """RESPIRATORY_EMERGENCY -> a private code of at most 16 characters (SH) with the flag in its meaning."""
     initials = "".join(word[:7] for word in flag.split("_"))[:16]
     return _private(initials, flag.replace("_", " ").capitalize())
+
+
+def presence(present: bool, in_doubt: bool) -> CodedConcept:
+    """Present stays present however much the passes disagree; in doubt is neither."""
+    if present:
+        return PRESENT
+    return UNDETERMINED if in_doubt else ABSENT

@@ -6,13 +6,16 @@ from typing import Any
 
 from highdicom.sr import (
     CodeContentItem,
+    ContainerContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
     LanguageOfContentItemAndDescendants,
     ObservationContext,
     ObserverContext,
     RelationshipTypeValues,
+    TextContentItem,
 )
+from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
@@ -23,6 +26,8 @@ from sr_writer.identity import device_uid
 from sr_writer.reading import not_judged, reads
 from sr_writer.sr_document import sr_document
 from sr_writer.words import series_description
+
+_CONTAINS = RelationshipTypeValues.CONTAINS
 
 
 def language() -> LanguageOfContentItemAndDescendants:
@@ -48,13 +53,20 @@ def procedure_reported() -> CodeContentItem:
     return CodeContentItem(codes.PROCEDURE_REPORTED, codes.IMAGING_PROCEDURE, RelationshipTypeValues.HAS_CONCEPT_MOD)
 
 
-def header_items(report: Report) -> ContentSequence:
-    """Language, observer and procedure, in the order both templates want."""
-    items = ContentSequence()
-    items.extend(language())
-    items.extend(observation_context(report))
-    items.append(procedure_reported())
-    return items
+def text_tree(report: Report, sections: Sequence[ContainerContentItem]) -> Dataset:
+    """TID 2000, flat: language, observer and procedure in the order of the template, then the sections."""
+    root = Dataset(ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000"))
+    root.ContentSequence = [*language(), *observation_context(report), procedure_reported(), *sections]
+    separate(root)
+    return root
+
+
+def text_section(
+    heading: CodedConcept, name: CodedConcept, lines: Sequence[str], coded: Sequence[CodeContentItem] = ()
+) -> ContainerContentItem:
+    section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
+    section.ContentSequence = ContentSequence([*(TextContentItem(name, line, _CONTAINS) for line in lines), *coded])
+    return section
 
 
 def is_partial(report: Report) -> bool:

@@ -16,14 +16,11 @@ from highdicom.sr import (
     CodeContentItem,
     ContainerContentItem,
     ContentSequence,
-    CoordinatesForMeasurement,
     FindingSite,
-    ImageRegion,
     Measurement,
     MeasurementReport,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
-    SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
 )
@@ -36,15 +33,16 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
-from ledger.records import Code, Finding, ImageResult, Region, ResultObject, TriagePriority, VolumeFinding
+from ledger.records import Code, Finding, ImageResult, Region, ResultObject, TriagePriority
 from sr_writer import codes
 from sr_writer.document import in_classes, language, observation_context, separate
-from sr_writer.dress import ANY_IMAGE, Report, image_reference, stand_in
+from sr_writer.dress import Report, stand_in
 from sr_writer.errors import NothingToSay
 from sr_writer.identity import tracking_uid
 from sr_writer.profiles import MEASUREMENT_SR
 from sr_writer.reading import Read, analysed, by_image, in_order, not_judged, ranked, reads, speaks
 from sr_writer.reasons import reason_items
+from sr_writer.regions import finish_region, outline, rectangle, region
 from sr_writer.volume_groups import finish_volume_groups, volume_groups
 from sr_writer.volume_words import short, volume_lines
 from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, plus_minus, spoken, standing
@@ -52,7 +50,6 @@ from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, p
 KIND = MEASUREMENT_SR
 Mapped = Literal["critical", "HIGH", "MEDIUM"]  # what a site may give an ACR category
 _CONTAINS = RelationshipTypeValues.CONTAINS
-_PRESENCES = (codes.PRESENT, codes.UNDETERMINED, codes.ABSENT)
 _PROJECTIONS = frozenset(
     {ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing}
 )
@@ -161,11 +158,7 @@ def _group(said: Statement, report: Report) -> PlanarROIMeasurementsAndQualitati
     uid = said.tracking_uid(report.installation_uid)
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=uid, identifier=said.title),
-        referenced_region=ImageRegion(
-            graphic_type="POLYLINE",
-            graphic_data=rectangle(said.region) if said.region else outline(said.read.result, report),
-            source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
-        ),
+        referenced_region=region(_points(said, report), instance),
         finding_type=codes.concept(finding.code),
         finding_sites=[FindingSite(codes.concept(finding.site))] if finding.site else None,
         algorithm_id=_algorithm(said.read.result, finding),
@@ -192,17 +185,12 @@ def _numbers(said: Statement, name: CodedConcept) -> list[Measurement]:
     ]
 
 
-def rectangle(region: Region) -> NDArray[np.float64]:
-    """A box as a closed polyline: (5, 2) of (column, row). Pixel k reaches from k to k + 1 (PS3.3 C.18.6)."""
-    top, left, bottom, right = region.box
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
-
-
-def outline(result: ImageResult, report: Report) -> NDArray[np.float64]:
-    """The whole image as a closed polyline: (5, 2) of (column, row) in pixels, PS3.3 C.18.6.1.1 coordinates."""
-    right = float(max((result.source_columns or report.header.columns) - 1, 1))
-    bottom = float(max((result.source_rows or report.header.rows) - 1, 1))
-    return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
+def _points(said: Statement, report: Report) -> NDArray[np.float64]:
+    """The box, or the outline of the whole image."""
+    if said.region:
+        return rectangle(said.region.box)
+    result = said.read.result
+    return outline(result.source_rows or report.header.rows, result.source_columns or report.header.columns)
 
 
 def _percent(probability: float) -> float:
@@ -243,15 +231,7 @@ def _finish_groups(root: Dataset, statements: Sequence[Statement], report: Repor
     groups = measurements.ContentSequence[: len(statements)]
     finish_volume_groups(measurements.ContentSequence[len(statements) :], report)
     for group, said in zip(groups, statements, strict=True):
-        instance = said.read.instance
-        region = next(item for item in group.ContentSequence if item.ValueType == "SCOORD")
-        number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
-        points = np.asarray(region.GraphicData, dtype=np.float64).reshape(-1, 2)
-        source = SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid)
-        coordinates = CoordinatesForMeasurement("POLYLINE", points, source)
-        number.ContentSequence = ContentSequence([coordinates])
-        for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
-            image.ReferencedSOPSequence = [image_reference(report, instance)]
+        finish_region(group, said.read.instance, report)
         group.ContentSequence.append(TextContentItem(codes.COMMENT, said.comment, _CONTAINS))
 
 
@@ -297,25 +277,16 @@ def _labels(report: Report, found: Sequence[Read]) -> list[tuple[CodedConcept, C
     for read in analysed(found):
         for finding in spoken(read.result):
             by_label.setdefault(finding.label, []).append(finding)
-    blind = bool(not_judged(found))
-    said = [(same[0].code, _presence(same, blind)) for _, same in sorted(by_label.items())]
-    said += [(volume.code, _standing(volume)) for volume in in_order(report.findings.volumes)]
+    blind, volumes = bool(not_judged(found)), in_order(report.findings.volumes)
+    said = [
+        (same[0].code, codes.presence(any(f.present for f in same), blind or any(f.in_doubt for f in same)))
+        for _, same in sorted(by_label.items())
+    ]
+    said += [(volume.code, codes.presence(volume.present, volume.undetermined)) for volume in volumes]
     worst: dict[Code, CodedConcept] = {}
     for code, presence in said:
-        worst[code] = min(worst.get(code, presence), presence, key=_PRESENCES.index)
+        worst[code] = min(worst.get(code, presence), presence, key=codes.PRESENCES.index)
     return [(codes.concept(code), presence) for code, presence in worst.items()]
-
-
-def _standing(volume: VolumeFinding) -> CodedConcept:
-    if volume.present:
-        return codes.PRESENT
-    return codes.UNDETERMINED if volume.undetermined else codes.ABSENT
-
-
-def _presence(same: Sequence[Finding], blind: bool) -> CodedConcept:
-    if any(finding.present for finding in same):
-        return codes.PRESENT
-    return codes.UNDETERMINED if blind or any(finding.in_doubt for finding in same) else codes.ABSENT
 
 
 def _unflagged(found: Sequence[Read]) -> list[str]:

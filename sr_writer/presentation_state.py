@@ -16,6 +16,7 @@ from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, image_refer
 from sr_writer.errors import SourceUnreadable
 from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
+from sr_writer.regions import Box, rectangle
 from sr_writer.sr_document import sr_document
 from sr_writer.words import name_of, percent, plus_minus, series_description, spoken
 
@@ -23,7 +24,6 @@ KIND = "presentation_state"
 LAYER = "AI_RESEARCH"
 _COLOUR = (45000, 33000, 50000)  # CIELab as DICOM scales it: a yellow that shows on grey
 _TEXT_HEIGHT, _LETTER = 0.03, 0.6  # of the image's height; of the letter's height
-Box = tuple[float, float, float, float]  # top, left, bottom, right in source pixels
 
 
 def presentation_state(report: Report, store: Store) -> ResultObject | None:
@@ -118,12 +118,11 @@ def _annotation(worst: Read, report: Report, pipeline: GreyPipeline, marks: Sequ
 
 def _frame(box: Box) -> Dataset:
     """A closed polyline of (column, row), the same corners as in the measurement report."""
-    top, left, bottom, right = box
     item = Dataset()
     item.GraphicAnnotationUnits = "PIXEL"
     item.GraphicDimensions = 2
     item.NumberOfGraphicPoints = 5
-    item.GraphicData = [left, top, right, top, right, bottom, left, bottom, left, top]
+    item.GraphicData = rectangle(box).ravel().tolist()
     item.GraphicType = "POLYLINE"
     item.GraphicFilled = "N"
     return item

@@ -3,18 +3,9 @@
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from highdicom.sr import (
-    CodeContentItem,
-    ContainerContentItem,
-    ContentSequence,
-    RelationshipTypeValues,
-    TextContentItem,
-)
-from highdicom.sr.coding import CodedConcept
-
 from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
-from sr_writer.document import header_items, in_classes, separate
+from sr_writer.document import in_classes, text_section, text_tree
 from sr_writer.dress import Report
 from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR
 from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
@@ -34,25 +25,23 @@ from sr_writer.words import (
 )
 
 KIND = TEXT_SR
-_CONTAINS = RelationshipTypeValues.CONTAINS
 LINE_LENGTH = 80  # characters
 _REASON_UNSAID = "the reason is in the node's own log"
 
 
 def text_report(report: Report) -> list[ResultObject]:
     """Build it, once for each class of the plan: flagged, unflagged, not assessed; provisional or final."""
-    root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
-    items = header_items(report)
-    for heading, name, lines in (
-        (codes.IMPRESSIONS, codes.IMPRESSION, impression_lines(report)),  # first: it is what a glance sees
-        (codes.FINDINGS, codes.FINDING, finding_lines(report)),
-        (codes.RECOMMENDATIONS, codes.RECOMMENDATION, recommendation_lines(report)),
-    ):
-        if lines:
-            reasons = reason_items(not_judged(reads(report.findings))) if heading is codes.FINDINGS else []
-            items.append(_section(heading, name, lines, reasons))
-    root.ContentSequence = items
-    separate(root)
+    reasons = reason_items(not_judged(reads(report.findings)))
+    sections = [
+        text_section(heading, name, lines, coded)
+        for heading, name, lines, coded in (
+            (codes.IMPRESSIONS, codes.IMPRESSION, impression_lines(report), []),  # first: it is what a glance sees
+            (codes.FINDINGS, codes.FINDING, finding_lines(report), reasons),
+            (codes.RECOMMENDATIONS, codes.RECOMMENDATION, recommendation_lines(report), []),
+        )
+        if lines
+    ]
+    root = text_tree(report, sections)
     return in_classes(report, KIND, report.plan.text_sr, root, _what(report), _predecessors(report))
 
 
@@ -180,14 +169,6 @@ def _images(count: int) -> str:
 
 def _what(report: Report) -> str:
     return "not assessed" if report.findings.priority is TriagePriority.NOT_ASSESSED else "report"
-
-
-def _section(
-    heading: CodedConcept, name: CodedConcept, lines: Sequence[str], coded: Sequence[CodeContentItem] = ()
-) -> ContainerContentItem:
-    section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
-    section.ContentSequence = ContentSequence([*(TextContentItem(name, line, _CONTAINS) for line in lines), *coded])
-    return section
 
 
 def _predecessors(report: Report) -> list[SentReference]:

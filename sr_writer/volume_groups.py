@@ -6,29 +6,24 @@ the first: the rectangle around the mark on the slice where it is largest.
 
 from collections.abc import Sequence
 
-import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
-    ContentSequence,
-    CoordinatesForMeasurement,
     FindingSite,
-    ImageRegion,
     Measurement,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     ReferencedSegment,
     RelationshipTypeValues,
-    SourceImageForRegion,
     SourceSeriesForSegmentation,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from sr_writer import codes
-from sr_writer.dress import ANY_IMAGE, Report, Segment, image_reference
+from sr_writer.dress import Report, Segment
+from sr_writer.regions import finish_region, rectangle, region
 from sr_writer.segmentation import volume_tracking_id, volume_tracking_uid
 from sr_writer.volume_words import short
 from sr_writer.words import in_percent
@@ -61,22 +56,12 @@ def _volumetric(segment: Segment, report: Report) -> VolumetricROIMeasurementsAn
 def _planar(segment: Segment, report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(segment, report),
-        referenced_region=ImageRegion(
-            graphic_type="POLYLINE",
-            graphic_data=rectangle_around(segment),
-            source_image=SourceImageForRegion(ANY_IMAGE, segment.widest.sop_instance_uid),
-        ),
+        referenced_region=region(rectangle(segment.box), segment.widest),
         finding_type=codes.concept(segment.volume.code),
         finding_sites=_sites(segment),
         algorithm_id=_algorithm(segment),
         measurements=_numbers(segment),
     )
-
-
-def rectangle_around(segment: Segment) -> NDArray[np.float64]:
-    """A closed polyline: (5, 2) of (column, row) on the widest slice. Pixel k reaches from k to k + 1."""
-    top, left, bottom, right = map(float, segment.box)
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
 
 
 def _tracking(segment: Segment, report: Report) -> TrackingIdentifier:
@@ -119,18 +104,7 @@ def _algorithm(segment: Segment) -> AlgorithmIdentification:
 def finish_volume_groups(groups: Sequence[Dataset], report: Report) -> None:
     """Per group: its label for viewers and, in a plane, the coordinates under its first number."""
     for group, segment in zip(groups, report.segments, strict=True):
-        region = next((item for item in group.ContentSequence if item.ValueType == "SCOORD"), None)
-        if region is not None:
-            _tie_to_plane(group, region, segment, report)
+        if any(item.ValueType == "SCOORD" for item in group.ContentSequence):
+            finish_region(group, segment.widest, report)
         text = f"AI (research): {short(segment.volume)}"
         group.ContentSequence.append(TextContentItem(codes.COMMENT, text, RelationshipTypeValues.CONTAINS))
-
-
-def _tie_to_plane(group: Dataset, region: Dataset, segment: Segment, report: Report) -> None:
-    """What OHIF needs to make a measurement of it: the same coordinates under the first number."""
-    source = SourceImageForRegion(ANY_IMAGE, segment.widest.sop_instance_uid)
-    coordinates = CoordinatesForMeasurement("POLYLINE", rectangle_around(segment), source)
-    number = next(item for item in group.ContentSequence if item.ValueType == "NUM")
-    number.ContentSequence = ContentSequence([coordinates])
-    for image in (coordinates.ContentSequence[0], region.ContentSequence[0]):
-        image.ReferencedSOPSequence = [image_reference(report, segment.widest)]

@@ -6,27 +6,24 @@ its predecessors of the same kind (Predecessor Documents, PS3.3 C.17.2), so that
 
 from collections.abc import Sequence
 
-import numpy as np
 from highdicom.sr import (
     CodeContentItem,
-    CodedConcept,
     ContainerContentItem,
     ContentSequence,
-    ImageRegion,
     MeasurementReport,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
-    SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
 )
 
 from ledger.records import ResultObject, SentReference
 from sr_writer import codes
-from sr_writer.document import header_items, in_classes, language, observation_context, separate
-from sr_writer.dress import ANY_IMAGE, Report, image_reference
+from sr_writer.document import in_classes, language, observation_context, separate, text_section, text_tree
+from sr_writer.dress import Report
 from sr_writer.identity import uid_from
 from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR
+from sr_writer.regions import finish_region, outline, region
 from sr_writer.words import DISCLAIMER, sayable
 
 HEADLINE = "AI RESULT WITHDRAWN"
@@ -68,20 +65,11 @@ def replaced(report: Report) -> list[str]:
 
 
 def _text(report: Report, before: Sequence[SentReference]) -> list[ResultObject]:
-    """TID 2000, flat, as every text report."""
-    root = ContainerContentItem(codes.DIAGNOSTIC_REPORT, is_content_continuous=False, template_id="2000")
-    items = header_items(report)
-    items.append(_section(codes.IMPRESSIONS, codes.IMPRESSION, lines(report)))
-    items.append(_section(codes.FINDINGS, codes.FINDING, replaced(report) or [DO_NOT_USE]))
-    root.ContentSequence = items
-    separate(root)
-    return in_classes(report, TEXT_SR, report.plan.text_sr, root, _WHAT, before)
-
-
-def _section(heading: CodedConcept, name: CodedConcept, said: Sequence[str]) -> ContainerContentItem:
-    section = ContainerContentItem(heading, is_content_continuous=False, relationship_type=_CONTAINS)
-    section.ContentSequence = ContentSequence([TextContentItem(name, line, _CONTAINS) for line in said])
-    return section
+    sections = [
+        text_section(codes.IMPRESSIONS, codes.IMPRESSION, lines(report)),
+        text_section(codes.FINDINGS, codes.FINDING, replaced(report) or [DO_NOT_USE]),
+    ]
+    return in_classes(report, TEXT_SR, report.plan.text_sr, text_tree(report, sections), _WHAT, before)
 
 
 def _measurements(report: Report) -> list[ResultObject]:
@@ -100,29 +88,17 @@ def _measurements(report: Report) -> list[ResultObject]:
 
 
 def _group(report: Report) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    instance, findings = report.header_of, report.findings
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=uid_from("tracking", report.installation_uid, findings.study_instance_uid, "withdrawn"),
+            uid=uid_from("tracking", report.installation_uid, report.findings.study_instance_uid, "withdrawn"),
             identifier="AI result withdrawn",
         ),
-        referenced_region=ImageRegion(
-            graphic_type="POLYLINE",
-            graphic_data=_outline(report),
-            source_image=SourceImageForRegion(ANY_IMAGE, instance.sop_instance_uid),
-        ),
+        referenced_region=region(outline(report.header.rows, report.header.columns), report.header_of),
     )
-    items = group[0].ContentSequence
-    region = next(item for item in items if item.ValueType == "SCOORD")
-    region.ContentSequence[0].ReferencedSOPSequence = [image_reference(report, instance)]
-    items.append(TextContentItem(codes.COMMENT, f"AI (research): result withdrawn. {DO_NOT_USE}", _CONTAINS))
+    finish_region(group[0], report.header_of, report)
+    said = f"AI (research): result withdrawn. {DO_NOT_USE}"
+    group[0].ContentSequence.append(TextContentItem(codes.COMMENT, said, _CONTAINS))
     return group
-
-
-def _outline(report: Report) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The whole image as a closed polyline: (5, 2) of (column, row)."""
-    right, bottom = float(max(report.header.columns - 1, 1)), float(max(report.header.rows - 1, 1))
-    return np.array([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom], [0.0, 0.0]])
 
 
 def _evaluations(report: Report) -> ContainerContentItem:

@@ -4,6 +4,7 @@ Never: the word that calls an image healthy, and the lowest priority's name (DES
 """
 
 import re
+from collections.abc import Iterable
 
 from ledger.records import Finding, ImageResult, TriagePriority
 
@@ -29,7 +30,12 @@ def sayable(text: str, instead: str = "") -> str:
 
 def spoken(result: ImageResult) -> tuple[Finding, ...]:
     """The findings a reader may see: a model's internal classes are left out."""
-    return tuple(finding for finding in result.findings if finding.label not in _INTERNAL_LABELS)
+    return speakable(result.findings)
+
+
+def speakable(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those of them."""
+    return tuple(finding for finding in findings if finding.label not in _INTERNAL_LABELS)
 
 
 def name_of(finding: Finding) -> str:

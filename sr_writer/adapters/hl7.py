@@ -19,7 +19,7 @@ from config.adapters import Hl7Adapter
 from config.settings import DeliverSettings
 from ledger.records import Finding
 from sr_writer import codes
-from sr_writer.adapters.telling import NOT_RAISED, WITHDRAWN, Answer, Message, TryLater, accepted, presence, refused
+from sr_writer.adapters.telling import NOT_RAISED, WITHDRAWN, Answer, Message, TryLater, accepted, refused
 from sr_writer.errors import Unreachable
 from sr_writer.words import DISCLAIMER, in_percent
 
@@ -226,7 +226,7 @@ def _finding(finding: Finding, sub: str, status: str) -> list[_Line]:
     flag = _FLAGS.get(status, "") if finding.present else ""
     probability = f"{in_percent(finding.probability):.2f}"
     return [
-        ("CWE", named, sub, _coded(presence(finding)), "", flag, "P"),
+        ("CWE", named, sub, _coded(codes.presence(finding.present, finding.in_doubt)), "", flag, "P"),
         ("NM", _coded(codes.PROBABILITY), sub, probability, "%^percent^UCUM", "", "P"),
     ]
 

@@ -1,21 +1,16 @@
 """What every adapter says of a report, whatever the format, and what it may be answered."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from highdicom.sr import CodedConcept
-
 from ledger.errors import RetryableError
 from ledger.records import Finding, Notice, NotificationState, ReportKind, TriagePriority
-from sr_writer import codes
 from sr_writer.identity import uid_from
 from sr_writer.source import SourceHeader, value_text
-from sr_writer.words import sayable
+from sr_writer.words import speakable
 
 WITHDRAWN, NOT_RAISED = "WITHDRAWN", "NOT_RAISED"
-_INTERNAL = "unnamed"
 
 
 @dataclass(frozen=True)
@@ -40,20 +35,13 @@ class Message:
         return NOT_RAISED if self.notice.priority is TriagePriority.LOW else self.notice.priority.value
 
     @property
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> tuple[Finding, ...]:
         """Without a model's internal classes, which say nothing to a reader."""
-        return (one for one in self.notice.findings if sayable(one.label, _INTERNAL) != _INTERNAL)
+        return speakable(self.notice.findings)
 
     def text(self, keyword: str) -> str:
         """Of the source's header; empty where it does not say."""
         return value_text(self.header.patient_and_study, keyword)
-
-
-def presence(finding: Finding) -> CodedConcept:
-    """As the measurement report has it: in doubt is neither."""
-    if finding.present:
-        return codes.PRESENT
-    return codes.UNDETERMINED if finding.in_doubt else codes.ABSENT
 
 
 @dataclass(frozen=True)

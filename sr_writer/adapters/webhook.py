@@ -14,8 +14,9 @@ from typing import Any
 from config.adapters import WebhookAdapter
 from config.settings import DeliverSettings
 from ledger.records import Finding
+from sr_writer import codes
 from sr_writer.adapters.http import post, refusal
-from sr_writer.adapters.telling import WITHDRAWN, Answer, Message, accepted, presence, refused, secret
+from sr_writer.adapters.telling import WITHDRAWN, Answer, Message, accepted, refused, secret
 from sr_writer.errors import Unreachable
 from sr_writer.identity import software_version
 
@@ -85,7 +86,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "label": finding.label,
         "code": {"value": finding.code.value, "scheme": finding.code.scheme, "meaning": finding.code.meaning},
-        "presence": presence(finding).meaning,
+        "presence": codes.presence(finding.present, finding.in_doubt).meaning,
         "probability": round(finding.probability, 4),
         "probability_sd": round(finding.probability_sd, 4),
     }
