@@ -133,6 +133,16 @@ class Ledger:
         self._wake.call(Stage.DELIVER)
         return moved
 
+    def stop_asking(self, destination: str, why: str) -> int:
+        """Leave unproven what waits to be asked of a destination; how many jobs that ended."""
+        with self._write() as connection:
+            return work.stop_asking(connection, destination, why)
+
+    def stop_telling(self, adapter: str, why: str) -> int:
+        """Tell an adapter nothing of what waits, or was parked, for it; how many jobs that ended."""
+        with self._write() as connection:
+            return notifications.stop_telling(connection, adapter, why)
+
     def expire_leases(self, max_attempts: int = 3) -> int:
         """Take back the jobs of workers that stopped renewing."""
         return self._expire(lambda connection: work.expire(connection, max_attempts))
@@ -302,6 +312,11 @@ class Ledger:
         with self._read() as connection:
             return notifications.adapters_told(connection, study_uid)
 
+    def told_so_far(self) -> dict[str, dict[NotificationState, int]]:
+        """By adapter: of how many reports it was told, is still to be told, refused to hear."""
+        with self._read() as connection:
+            return notifications.told_so_far(connection)
+
     def told(self, study_uid: str) -> list[notifications.Notification]:
         """What each adapter was told of each report, oldest report first."""
         with self._read() as connection:
@@ -379,10 +394,10 @@ class Ledger:
         with self._read() as connection:
             return views.oldest_job_age_s(connection)
 
-    def oldest_delivery_ages_s(self) -> dict[str, float]:
-        """Seconds for which each destination's oldest report has waited for it."""
+    def oldest_outward_ages_s(self) -> dict[Stage, dict[str, float]]:
+        """For DELIVER, PROVE and NOTIFY: seconds for which the oldest job for each destination, or adapter, waits."""
         with self._read() as connection:
-            return views.oldest_delivery_ages_s(connection)
+            return views.oldest_outward_ages_s(connection)
 
     def parked(self) -> list[ParkedJob]:
         with self._read() as connection:

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, exists, func, or_, select
+from sqlalchemy import Connection, and_, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from ledger.codec import moment
+from ledger.database import db_now
+from ledger.history import note
+from ledger.queueing import dismiss
 from ledger.records import NotificationState, ReportKind, Stage, TriagePriority
-from ledger.states import JobState
+from ledger.states import IDLE, UNFINISHED
 from ledger.tables import jobs, notifications, reports
-
-_OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,33 @@ def of_study(connection: Connection, study_uid: str) -> list[Notification]:
     ]
 
 
+def told_so_far(connection: Connection) -> dict[str, dict[NotificationState, int]]:
+    """By adapter: how many reports are in which state."""
+    columns = (notifications.c.adapter, notifications.c.state)
+    found: dict[str, dict[NotificationState, int]] = {}
+    for adapter, state, count in connection.execute(
+        select(*columns, func.count()).group_by(*columns).order_by(*columns)
+    ):
+        found.setdefault(adapter, {})[NotificationState(state)] = count
+    return found
+
+
+def stop_telling(connection: Connection, adapter: str, why: str) -> int:
+    """End the jobs that wait, or were parked, for an adapter; how many. Each study's history says why."""
+    idle = and_(jobs.c.stage == Stage.NOTIFY, jobs.c.destination == adapter, jobs.c.state.in_(IDLE))
+    ended = connection.execute(
+        select(jobs.c.id, jobs.c.study_uid, jobs.c.report_id).where(idle).with_for_update()
+    ).all()
+    for row in ended:
+        connection.execute(
+            update(notifications)
+            .where(notifications.c.report_id == row.report_id, notifications.c.adapter == adapter)
+            .values(state=NotificationState.NOT_NEEDED, reason=why, changed_at=db_now())
+        )
+        note(connection, row.study_uid, "notification_not_needed", f"{adapter}: {why}", None, row.id)
+    return dismiss(connection, jobs.c.id.in_([row.id for row in ended]), why)
+
+
 def adapters_told(connection: Connection, study_uid: str) -> set[str]:
     """Those with a report of the study that they accepted, or that waits for them."""
     query = (
@@ -59,7 +87,7 @@ def adapters_told(connection: Connection, study_uid: str) -> set[str]:
 
 def adapters_reached(connection: Connection, study_uid: str) -> set[str]:
     """Those that accepted a report of the study, or were sent one whose answer is not known."""
-    tried = exists().where(_job_of(), jobs.c.attempts > 0, jobs.c.state.in_(_OPEN))
+    tried = exists().where(_job_of(), jobs.c.attempts > 0, jobs.c.state.in_(UNFINISHED))
     query = (
         select(notifications.c.adapter)
         .join(reports, reports.c.id == notifications.c.report_id)

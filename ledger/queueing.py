@@ -40,9 +40,10 @@ def queue_job(
     )
 
 
-def dismiss(connection: Connection, idle: ColumnElement[bool], reason: str) -> None:
-    """End jobs that are not needed any more. idle: a condition on rows of `jobs` that nobody holds."""
-    connection.execute(update(jobs).where(idle).values(state=JobState.SUCCEEDED, finished_at=db_now(), reason=reason))
+def dismiss(connection: Connection, idle: ColumnElement[bool], reason: str) -> int:
+    """End jobs that are not needed any more; how many. idle: a condition on rows of `jobs` that nobody holds."""
+    values = {"state": JobState.SUCCEEDED, "finished_at": db_now(), "reason": reason}
+    return connection.execute(update(jobs).where(idle).values(**values)).rowcount
 
 
 def report_waits(study_uid: str | ColumnElement[str], kind: ReportKind) -> ColumnElement[bool]:

@@ -132,14 +132,18 @@ def oldest_job_age_s(connection: Connection) -> float | None:
     return None if age is None else max(0.0, float(age))
 
 
-def oldest_delivery_ages_s(connection: Connection) -> dict[str, float]:
-    """Seconds for which each destination's oldest report has waited for it, retries included."""
+def oldest_outward_ages_s(connection: Connection) -> dict[Stage, dict[str, float]]:
+    """By stage: seconds for which the oldest job for each destination, or adapter, has waited, retries included."""
     rows = connection.execute(
-        select(jobs.c.destination, db_now() - func.min(jobs.c.queued_at))
-        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage == Stage.DELIVER, ~of_held_study())
-        .group_by(jobs.c.destination)
+        select(jobs.c.stage, jobs.c.destination, db_now() - func.min(jobs.c.queued_at))
+        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage.in_(OUTWARD), ~of_held_study())
+        .group_by(jobs.c.stage, jobs.c.destination)
+        .order_by(jobs.c.stage, jobs.c.destination)
     )
-    return {row[0]: max(0.0, float(row[1])) for row in rows}
+    found: dict[Stage, dict[str, float]] = {stage: {} for stage in OUTWARD}
+    for stage, destination, age_s in rows:
+        found[Stage(stage)][destination] = max(0.0, float(age_s))
+    return found
 
 
 def parked(connection: Connection) -> list[ParkedJob]:

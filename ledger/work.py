@@ -215,36 +215,49 @@ def hurry(connection: Connection, destination: str) -> None:
 
 
 def redirect(connection: Connection, old: str, new: str) -> int:
-    """Send what waits, or was parked, for the destination `old` to `new` instead. Returns how many jobs moved."""
+    """Send what waits, or was parked, for the destination `old` to `new` instead. Returns how many jobs moved.
+
+    A parked proof is of what `old` accepted and lost again and again: that is sent too.
+    """
     there = select(deliveries.c.object_id).where(deliveries.c.destination == new)
-    _stop_asking(connection, old)
     still_to_go = (DeliveryState.WAITING, DeliveryState.REFUSED)  # what was overtaken goes nowhere
     theirs = and_(deliveries.c.destination == old, deliveries.c.state.in_(still_to_go))
     connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
     connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
-    movable = and_(jobs.c.stage == Stage.DELIVER, jobs.c.destination == old, jobs.c.state.in_(IDLE))
+    given_up = and_(jobs.c.stage == Stage.PROVE, jobs.c.state == JobState.PARKED)
+    waiting = and_(jobs.c.stage == Stage.DELIVER, jobs.c.state.in_(IDLE))
+    movable = and_(jobs.c.destination == old, or_(waiting, given_up))
     moved = connection.execute(select(jobs.c.id, jobs.c.study_uid).where(movable).with_for_update()).all()
     connection.execute(
         update(jobs)
         .where(jobs.c.id.in_([row.id for row in moved]))
-        .values(destination=new, state=JobState.QUEUED, attempts=0, due_at=db_now(), reason="", finished_at=None)
+        .values(
+            stage=Stage.DELIVER,
+            destination=new,
+            state=JobState.QUEUED,
+            attempts=0,
+            due_at=db_now(),
+            reason="",
+            finished_at=None,
+        )
     )
+    stop_asking(connection, old, "The destination was replaced before it was asked.")
     for row in moved:
         text = f"A person redirected what waited for {old} to {new}."
         note(connection, row.study_uid, "delivery_redirected", text, None, row.id)
     return len(moved)
 
 
-def _stop_asking(connection: Connection, old: str) -> None:
-    """Nobody is left to ask whether it holds what it accepted."""
+def stop_asking(connection: Connection, old: str, why: str) -> int:
+    """Nobody is left to ask whether it holds what it accepted: that is unproven. Returns how many jobs that ended."""
     asked = and_(
         deliveries.c.destination == old,
         deliveries.c.state == DeliveryState.DELIVERED,
         deliveries.c.proof == Proof.WAITING,
     )
-    text = "The destination was replaced before it was asked."
-    connection.execute(update(deliveries).where(asked).values(proof=Proof.UNPROVEN, proof_text=text))
-    dismiss(connection, and_(jobs.c.stage == Stage.PROVE, jobs.c.destination == old, jobs.c.state.in_(IDLE)), text)
+    connection.execute(update(deliveries).where(asked).values(proof=Proof.UNPROVEN, proof_text=why))
+    idle = and_(jobs.c.stage == Stage.PROVE, jobs.c.destination == old, jobs.c.state.in_(IDLE))
+    return dismiss(connection, idle, why)
 
 
 def expire(connection: Connection, max_attempts: int, owner_prefix: str | None = None) -> dict[Stage, int]:

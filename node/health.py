@@ -8,9 +8,10 @@ from typing import Any
 from config import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
+from ledger.records import Stage
 from node import notices
 from node.echo import own_echo
-from node.stranded import stranded_destinations
+from node.stranded import stranded
 
 ECHO_VALID_S = 5.0  # a flood of health checks must not become a flood of associations
 STARTING_S = 30.0  # until then a node without models is starting; red all the same, for nothing is looked at
@@ -84,16 +85,17 @@ class HealthCheck:
 
     def _delivery_reasons(self, limit_s: float) -> list[str]:
         try:
-            ages_s = self._ledger.oldest_delivery_ages_s()
-            stranded = stranded_destinations(self._ledger, self._settings)
+            ages_s = self._ledger.oldest_outward_ages_s()
+            lost = stranded(self._ledger, self._settings)
         except LedgerUnavailable:
             return []  # said already
         late = [
-            f"the oldest report for {destination} has waited {age_s:.0f} s; the limit is {limit_s:.0f} s"
-            for destination, age_s in ages_s.items()
+            f"the oldest {what} {name} has waited {age_s:.0f} s; the limit is {limit_s:.0f} s"
+            for stage, what in ((Stage.DELIVER, "report for"), (Stage.NOTIFY, "message for the adapter"))
+            for name, age_s in ages_s[stage].items()
             if age_s > limit_s
         ]
-        return late + [f"reports wait for {name}, which the settings no longer name" for name in stranded]
+        return late + [one.sentence for one in lost]
 
     def _fresh_echo(self) -> bool:
         with self._lock:

@@ -46,6 +46,7 @@ NOTICE_NOT_NEEDED: Final = "notice_not_needed"
 ADAPTER_UNREACHABLE: Final = "adapter_unreachable"
 DESTINATION_UNREACHABLE: Final = "destination_unreachable"
 DESTINATION_UNKNOWN: Final = "destination_unknown"
+ADAPTER_UNKNOWN: Final = "adapter_unknown"
 
 PAGE_FAILED: Final = "page_failed"
 LIBRARY_MESSAGE: Final = "library_message"

@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from config import Settings
 from ledger.ledger import Ledger
-from ledger.records import Disposition, Stage
+from ledger.records import Disposition, NotificationState, Stage
 from ledger.states import JobState
 from node import notices
 from node.counters import counted_here, counters_dir
@@ -55,6 +55,7 @@ class LedgerCollector:
             "opentriage_proofs", "Result objects by what proves them there", "proof", counts["proofs"]
         )
         yield _unanswered(counts["commitments"])
+        yield _told(self._ledger.told_so_far())
         stopped = CounterMetricFamily(
             "opentriage_wrong_patient_stopped",
             "Objects and messages that did not leave: nobody could show that they are their patient's",
@@ -81,6 +82,16 @@ def _by_destination(name: str, text: str, label: str, counted: dict[str, int]) -
     for key, count in counted.items():
         destination, _, value = key.rpartition(":")
         family.add_metric([destination, value], count)
+    return family
+
+
+def _told(told: dict[str, dict[NotificationState, int]]) -> Metric:
+    family = GaugeMetricFamily(
+        "opentriage_notifications", "Reports by what became of telling an adapter", labels=["adapter", "state"]
+    )
+    for adapter, counted in told.items():
+        for state, count in counted.items():
+            family.add_metric([adapter, state], count)
     return family
 
 

@@ -80,6 +80,7 @@ class Pages:
         return self._templates.get_template("list.html").render(
             entries=entries,
             parked=self._ledger.parked(),
+            told=self._ledger.told_so_far(),
             refused=notices.read(self._settings, "analyse").get("refused", []),
             now=now,
             refresh_s=REFRESH_S,

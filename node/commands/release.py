@@ -9,7 +9,7 @@ from ledger.ledger import Ledger
 from ledger.records import Stage
 from node.asking import existing_ledger
 from node.console import ConfigOption, err, fail, settings_of, usage_error
-from node.stranded import redirect_words
+from node.stranded import parked_for, stranded
 
 app = typer.Typer(add_completion=False)
 
@@ -25,18 +25,25 @@ def release(
     new: Annotated[
         str | None, typer.Option("--to", metavar="DESTINATION", help="The destination of the settings to send it to.")
     ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Give up the messages, or the proofs, that wait for NAME, of no settings."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Let a parked job run again, with fresh attempts. A job is parked when trying again would be useless:
     read its reason (`opentriage release` lists them, `opentriage explain STUDY_UID` tells the story) and remove the
     cause first. A destination that changed its address without having a name keeps its reports under the old one:
-    --from OLD --to NEW redirects them."""
+    --from OLD --to NEW redirects them. What waits for an adapter that is gone for good is given up by --drop NAME; so
+    is the question whether a destination that is gone still holds what it accepted."""
     settings = settings_of(config)
-    if (old is None) != (new is None) or (job is not None and old is not None):
-        usage_error("give a JOB, or both --from and --to, or nothing to list the parked jobs")
+    if (old is None) != (new is None) or sum(one is not None for one in (job, old, drop)) > 1:
+        usage_error("give a JOB, or both --from and --to, or --drop, or nothing to list the parked jobs")
     ledger = existing_ledger(settings)
     if old is not None and new is not None:
         _redirect(ledger, settings, old, new)
+    elif drop is not None:
+        _drop(ledger, settings, drop)
     elif job is not None:
         _release(ledger, settings, job)
     else:
@@ -55,16 +62,27 @@ def _redirect(ledger: Ledger, settings: Settings, old: str, new: str) -> None:
     err.print(f"{moved} deliveries go to {new} now", markup=False)
 
 
+def _drop(ledger: Ledger, settings: Settings, name: str) -> None:
+    """Only what nobody works on any more."""
+    lost = {one.stage: one for one in stranded(ledger, settings) if one.name == name}
+    if Stage.DELIVER in lost:
+        fail(f"reports wait for {name}, and are not to be lost: {lost[Stage.DELIVER].cure}")
+    why = "A person gave it up: the settings no longer name it."
+    ended = ledger.stop_telling(name, why) if Stage.NOTIFY in lost else 0
+    ended += ledger.stop_asking(name, why) if Stage.PROVE in lost else 0
+    if not ended:
+        fail(f"nothing that could be given up waits for {name}; what the settings name is not given up")
+    err.print(f"{ended} {'job is' if ended == 1 else 'jobs are'} given up")
+
+
 def _release(ledger: Ledger, settings: Settings, job: int) -> None:
     parked = next((one for one in ledger.parked() if one.job_id == job), None)
     if parked is None:
         fail(f"there is no parked job {job}")
-    if parked.stage is Stage.NOTIFY:
-        if parked.destination not in [one.key for one in settings.adapters]:
-            fail(f"job {job} is for the adapter {parked.destination}, which the settings do not name")
-    elif parked.destination and parked.destination not in [one.key for one in settings.destinations]:
-        cure = redirect_words(parked.destination)
-        fail(f"job {job} is for {parked.destination}, which the settings do not name: {cure}")
+    whom = parked_for(parked)
+    if whom and not whom.is_named(settings):
+        where = f"the adapter {whom.name}" if whom.stage is Stage.NOTIFY else whom.name
+        fail(f"job {job} is for {where}, which the settings do not name: {whom.cure}")
     ledger.release(job)
     err.print(f"job {job} is queued again")
 

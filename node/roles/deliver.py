@@ -17,7 +17,7 @@ from node.process import exit_at_latest, stop_on_signals
 from node.roles.notify import Notifier
 from node.roles.outward import Outward
 from node.roles.prove import Prover
-from node.stranded import redirect_words, stranded_destinations
+from node.stranded import stranded
 from node.wiring import open_ledger
 from sr_writer.deliver import Sender
 from sr_writer.errors import NotNow
@@ -39,15 +39,25 @@ def run(settings: Settings) -> int:
     threads = [loop.thread() for loop in loops]
     for thread in threads:
         thread.start()
-    for stranded in stranded_destinations(ledger, settings):
-        structlog.get_logger().error(
-            log_events.DESTINATION_UNKNOWN, destination=stranded, cure=redirect_words(stranded)
-        )
-    structlog.get_logger().info(log_events.ROLE_STARTED, destinations=[d.key for d in settings.destinations])
+    say_what_is_stranded(ledger, settings)
+    adapters = [adapter.key for adapter in settings.adapters]
+    structlog.get_logger().info(
+        log_events.ROLE_STARTED, destinations=[d.key for d in settings.destinations], adapters=adapters
+    )
     stop.wait()
     for thread in threads:
         thread.join()
     return 0
+
+
+def say_what_is_stranded(ledger: Ledger, settings: Settings) -> None:
+    """To the log, with what to do."""
+    log = structlog.get_logger()
+    for one in stranded(ledger, settings):
+        if one.stage is Stage.NOTIFY:
+            log.error(log_events.ADAPTER_UNKNOWN, adapter=one.name, reason=one.sentence, cure=one.cure)
+        else:
+            log.error(log_events.DESTINATION_UNKNOWN, destination=one.name, reason=one.sentence, cure=one.cure)
 
 
 class Deliverer(Outward["_Round"]):

@@ -55,7 +55,7 @@ def test_what_waits_for_a_destination_can_be_redirected(ledger: Ledger, story: S
     story.image(judged(MEDIUM, 0.6), study="1.2")
     story.report(PACS)
     ledger.park(story.next(Stage.DELIVER, PACS), "PACS does not know us.")
-    assert set(ledger.oldest_delivery_ages_s()) == {PACS, OTHER}
+    assert set(ledger.oldest_outward_ages_s()[Stage.DELIVER]) == {PACS, OTHER}
     assert ledger.redirect(PACS, "main-pacs") == 2
     assert ledger.parked() == []
     assert story.claim(Stage.DELIVER, PACS) == []

@@ -10,11 +10,22 @@ from typer.testing import CliRunner
 
 from config import Settings, load_settings
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, Stage, StoredObject, TriagePriority
+from ledger.records import (
+    DeliveryOutcome,
+    DeliveryState,
+    NotificationState,
+    Proof,
+    ProofOutcome,
+    Stage,
+    StoredObject,
+    TriagePriority,
+)
 from ledger.store import Store
 from node import health
 from node.cli import app
-from node.roles.deliver import Deliverer
+from node.metrics import make_registry, render
+from node.roles.deliver import Deliverer, say_what_is_stranded
+from node.web import Pages
 from node.wiring import open_ledger
 from sr_writer.errors import NotProven, Unreachable
 from tests.support import delivering
@@ -26,18 +37,23 @@ from tests.support.waiting import wait_until
 HIGH, LOW = TriagePriority.HIGH, TriagePriority.LOW
 
 
-def settings_with(folder: Path, *names: str, limit_s: float = 300.0) -> Settings:
+def settings_with(folder: Path, *names: str, limit_s: float = 300.0, adapters: Sequence[str] = ()) -> Settings:
     path = folder / "site.toml"
     blocks = "".join(
         f'[[destinations]]\nname = "{name}"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
         for port, name in enumerate(names, start=1)
     )
+    blocks += "".join(
+        f'[[adapters]]\nname = "{name}"\nkind = "hl7"\nhost = "127.0.0.1"\nport = 1\n' for name in adapters
+    )
     path.write_text(f'[node]\nstate_dir = "{folder}"\n[web]\noldest_job_max_s = {limit_s}\n{blocks}')
     return load_settings(path)
 
 
-def report(ledger: Ledger, priority: TriagePriority, study_uid: str, *destinations: str) -> None:
-    """A report of `priority` that waits for `destinations`."""
+def report(
+    ledger: Ledger, priority: TriagePriority, study_uid: str, *destinations: str, notify: Sequence[str] = ()
+) -> None:
+    """A report of `priority` that waits for `destinations` and for the adapters `notify`."""
     ledger.admit(received(study_uid), 0.01)
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(priority, 0.9 if priority is HIGH else 0.1)])
@@ -45,7 +61,7 @@ def report(ledger: Ledger, priority: TriagePriority, study_uid: str, *destinatio
         [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 5)
         findings = ledger.study_findings(job)
         made = [stored_object(ledger.store)] if findings else []
-        ledger.finish_report(job, findings, made, all_to(made, destinations))
+        ledger.finish_report(job, findings, made, all_to(made, destinations), notify if made else ())
         if job.study_instance_uid == study_uid:
             return
 
@@ -212,3 +228,121 @@ def test_a_parked_job_for_an_unknown_destination_is_not_released_into_nowhere(tm
     assert "--from 'old' --to NAME" in " ".join(done.output.split())
     assert len(ledger.parked()) == 1
     ledger.close()
+
+
+def release(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["release", *arguments, "--config", str(folder / "site.toml")])
+    return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_health_is_red_when_a_message_waits_too_long_for_its_adapter(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, limit_s=0.2, adapters=["ris"])
+    ledger = open_ledger(settings)
+    report(ledger, LOW, "1.1", notify=["ris"])
+    reasons = wait_until(lambda: health.HealthCheck(settings, ledger).check().reasons, 5)
+    ledger.close()
+    assert "the oldest message for the adapter ris has waited" in reasons[0]
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+@pytest.mark.parametrize("parked", [False, True])
+def test_an_adapter_that_left_the_settings_is_no_silent_grave(tmp_path: Path, parked: bool) -> None:
+    before = settings_with(tmp_path, "pacs", adapters=["ris", "ups"])
+    ledger = open_ledger(before)
+    report(ledger, LOW, "1.1", "pacs", notify=["ris", "ups"])
+    if parked:
+        [job] = ledger.claim(Stage.NOTIFY, "test", 1, 60, "ris")
+        ledger.finish_notification(job, NotificationState.REFUSED, "It does not know us.")
+    assert health.HealthCheck(before, ledger).check().reasons == ()
+    assert release(tmp_path, "--drop", "ris")[0] == 1  # somebody still works on it
+    after = settings_with(tmp_path, "pacs", adapters=["ups"])
+    [reason] = health.HealthCheck(after, ledger).check().reasons
+    assert reason == "messages wait for the adapter ris, which the settings no longer name"
+    if parked:
+        status, said = release(tmp_path, str(job.job_id))
+        assert (status, "for the adapter ris" in said, "--drop 'ris'" in said) == (1, True, True)
+    assert release(tmp_path, "--drop", "ris") == (0, "1 job is given up")
+    assert health.HealthCheck(after, ledger).check().reasons == ()
+    assert {one.adapter: one.state.value for one in ledger.told("1.1")} == {"ris": "not_needed", "ups": "waiting"}
+    assert len(ledger.claim(Stage.NOTIFY, "test", 1, 60, "ups")) == 1
+    ledger.close()
+
+
+def accepted(ledger: Ledger, study_uid: str, destination: str) -> None:
+    """A report that the destination accepted, and of which it is to be asked."""
+    report(ledger, LOW, study_uid, destination)
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60, destination)
+    for item in ledger.undelivered(job):
+        ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.DELIVERED, 0, ""))
+    ledger.finish_delivery(job, 0.0)
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_a_destination_that_left_the_settings_before_it_was_asked_is_no_silent_grave(tmp_path: Path) -> None:
+    before, after = settings_with(tmp_path, "old"), settings_with(tmp_path, "new")
+    ledger = open_ledger(before)
+    accepted(ledger, "1.1", "old")
+    assert health.HealthCheck(before, ledger).check().reasons == ()
+    [reason] = health.HealthCheck(after, ledger).check().reasons
+    assert reason == "proofs of what was delivered wait for old, which the settings no longer name"
+    report(ledger, LOW, "1.2", "old")
+    [reason] = health.HealthCheck(after, ledger).check().reasons
+    assert reason == "reports wait for old, which the settings no longer name"  # and are not given up
+    status, said = release(tmp_path, "--drop", "old")
+    assert (status, "--from 'old' --to NAME" in said) == (1, True)
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60, "old")
+    ledger.finish_delivery(job)
+    assert release(tmp_path, "--drop", "old") == (0, "1 job is given up")
+    assert health.HealthCheck(after, ledger).check().reasons == ()
+    assert {one.proof.value for one in ledger.study_objects("1.1")} == {"unproven"}
+    ledger.close()
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_what_a_destination_lost_again_and_again_goes_to_the_one_that_replaces_it(tmp_path: Path) -> None:
+    settings_with(tmp_path, "old")
+    after = settings_with(tmp_path, "new")
+    ledger = open_ledger(after)
+    accepted(ledger, "1.1", "old")
+    [job] = wait_until(lambda: ledger.claim(Stage.PROVE, "test", 1, 60, "old"), 5)
+    for item in ledger.unproven(job):
+        ledger.record_proof(job, ProofOutcome(item.object_id, Proof.MISSING, "It is not there."))
+    ledger.give_up_proof(job, "It loses everything.")
+    [reason] = health.HealthCheck(after, ledger).check().reasons
+    assert reason == "reports wait for old, which the settings no longer name"
+    assert release(tmp_path, "--from", "old", "--to", "new")[0] == 0
+    [moved] = ledger.claim(Stage.DELIVER, "test", 1, 60, "new")
+    assert len(ledger.undelivered(moved)) == 1
+    assert health.HealthCheck(after, ledger).check().reasons == ()
+    ledger.close()
+
+
+def test_what_waits_for_nobody_is_an_error_in_the_log_with_its_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_with(tmp_path, "new")
+    ledger = open_ledger(settings)
+    report(ledger, LOW, "1.1", "old", notify=["ris"])
+    say_what_is_stranded(ledger, settings)
+    ledger.close()
+    adapter, destination = sorted(line for line in capsys.readouterr().out.splitlines() if "unknown" in line)
+    assert all(word in adapter for word in ("error", "adapter_unknown", "ris", "release --drop 'ris'"))
+    assert all(word in destination for word in ("error", "destination_unknown", "old", "release --from 'old'"))
+
+
+def test_the_page_and_the_metrics_count_what_adapters_are_still_to_hear_and_refused(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, adapters=["ris", "ups: ward 7"])
+    ledger = open_ledger(settings)
+    page = Pages(settings, ledger)
+    assert "Adapters" not in page._render()
+    report(ledger, LOW, "1.1", notify=["ris", "ups: ward 7"])
+    report(ledger, LOW, "1.2", notify=["ris"])
+    [job] = ledger.claim(Stage.NOTIFY, "test", 1, 60, "ris")
+    ledger.finish_notification(job, NotificationState.REFUSED, "It does not know us.")
+    shown = " ".join(page._render().split())
+    metrics = render(make_registry(settings, ledger)).decode()
+    ledger.close()
+    assert "Adapters: ris 1 waiting, 1 refused; ups: ward 7 1 waiting, 0 refused" in shown
+    assert 'opentriage_notifications{adapter="ris",state="refused"} 1.0' in metrics
+    assert 'opentriage_notifications{adapter="ups: ward 7",state="waiting"} 1.0' in metrics
