@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from highdicom.sr import (
     CodeContentItem,
@@ -21,7 +20,7 @@ from pydicom.uid import UID, SegmentationStorage
 
 from ledger.records import InstanceRef, ReportKind, ResultObject, SentReference
 from sr_writer import codes
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, instance_references, private_scheme, stand_in
+from sr_writer.dress import Report, dress, finished, instance_references, own_names, private_scheme, stand_in
 from sr_writer.identity import device_uid
 from sr_writer.reading import not_judged, reads
 from sr_writer.sr_document import sr_document
@@ -89,7 +88,8 @@ def in_classes(
     Only one of them is for any one destination: they are a choice, where there is more than one. sop_classes: at least
     one. predecessors: of earlier documents in several forms the preferred is named; a withdrawal names them all.
     """
-    ds = sr_document(sop_classes[0], **document_arguments(report, kind, root))
+    evidence = [stand_in(instance) for instance in _evidence(report)]
+    ds = sr_document(sop_classes[0], evidence=evidence, content=root, **own_names(report, kind))
     before = predecessors if report.withdrawn else one_of_each_choice(predecessors)
     dress_document(ds, report, what, before)
     choice = kind if len(sop_classes) > 1 else ""
@@ -130,21 +130,9 @@ def name_in(kind: str, sop_class: str) -> str:
     return f"{kind} {sop_class}"
 
 
-def document_arguments(report: Report, kind: str, root: Dataset) -> dict[str, Any]:
-    """What every SR document of a report is built from: its evidence, its tree and its identity."""
-    return {
-        "evidence": [stand_in(instance) for instance in (*_sources(report), *_segmentations(report))],
-        "content": root,
-        "series_instance_uid": report.identity.series(kind),
-        "series_number": SERIES_NUMBERS[kind],
-        "sop_instance_uid": report.identity.instance(kind),
-        "instance_number": 1,
-        "manufacturer": report.settings.manufacturer,
-    }
-
-
-def _sources(report: Report) -> list[InstanceRef]:
-    return [item.instance for item in report.findings.looked_at]
+def _evidence(report: Report) -> list[InstanceRef]:
+    """Every image that was looked at, and what the report itself shows."""
+    return [*(item.instance for item in report.findings.looked_at), *_segmentations(report)]
 
 
 def _segmentations(report: Report) -> list[InstanceRef]:
@@ -170,7 +158,7 @@ def dress_document(ds: Dataset, report: Report, what: str, predecessors: Sequenc
     ds.CodingSchemeIdentificationSequence = [private_scheme()]
     seen = [
         (instance.series_instance_uid, instance.sop_class_uid, instance.sop_instance_uid)
-        for instance in (*_sources(report), *_segmentations(report))
+        for instance in _evidence(report)
     ]
     study = report.findings.study_instance_uid
     ds.CurrentRequestedProcedureEvidenceSequence = [instance_references(study, sorted(seen))]

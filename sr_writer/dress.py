@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
+from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
@@ -92,6 +93,29 @@ def stand_in(instance: InstanceRef, rows: int = 1, columns: int = 1) -> Dataset:
     ds.StudyDate = ds.StudyTime = None
     ds.Rows, ds.Columns = rows, columns
     return ds
+
+
+def own_names(report: Report, kind: str, name: str = "") -> dict[str, Any]:
+    """What highdicom asks for any object: the UIDs and numbers of its own and its series, and who made it.
+
+    name: of one of several objects of a kind, in the report's identity.
+    """
+    return {
+        "series_instance_uid": report.identity.series(name or kind),
+        "series_number": SERIES_NUMBERS[kind],
+        "sop_instance_uid": report.identity.instance(name or kind),
+        "instance_number": 1,
+        "manufacturer": report.settings.manufacturer,
+    }
+
+
+def own_equipment(report: Report) -> dict[str, Any]:
+    """What it asks beside those for objects of many frames."""
+    return {
+        "manufacturer_model_name": report.settings.model_name,
+        "software_versions": "0",  # and the like: `dress` puts the true one in
+        "device_serial_number": report.settings.device_serial_number,
+    }
 
 
 def dress(ds: Dataset, report: Report, description: str) -> None:

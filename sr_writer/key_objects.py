@@ -20,12 +20,12 @@ from sr_writer import codes
 from sr_writer.document import language, observation_context, separate
 from sr_writer.dress import (
     ANY_IMAGE,
-    SERIES_NUMBERS,
     Report,
     dress,
     finished,
     image_reference,
     instance_references,
+    own_names,
     stand_in,
 )
 from sr_writer.errors import NothingToSay
@@ -55,11 +55,7 @@ def document(report: Report, title: CodedConcept, images: list[InstanceRef], des
         KeyObjectSelectionDocumentStorage,
         evidence=[stand_in(image) for image in images],
         content=_tree(report, title, images, description),
-        series_instance_uid=report.identity.series(KIND),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(KIND),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
+        **own_names(report, KIND),
     )
     ds.Modality = "KO"
     del ds.PerformedProcedureCodeSequence  # of a report, not of a selection

@@ -17,7 +17,7 @@ from ledger.records import Finding, InstanceRef, ResultObject
 from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished
+from sr_writer.dress import Report, dress, finished, own_equipment, own_names
 from sr_writer.errors import SourceUnreadable
 from sr_writer.identity import uid_from
 from sr_writer.picture import FULL_COLOUR_LOGITS, evidence_over
@@ -80,14 +80,8 @@ def _map(report: Report, name: str, frames: Sequence[_Frame], store: Store) -> R
     ds = ParametricMap(
         source_images=[clean_slice(frame.instance, where, header) for frame, where in placed],
         pixel_array=strengths([frame.finding for frame, _ in placed], (first.rows, first.columns)),
-        series_instance_uid=report.identity.series(name),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(name),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
-        manufacturer_model_name=report.settings.model_name,
-        software_versions="0",  # and the like: dressed below
-        device_serial_number=report.settings.device_serial_number,
+        **own_names(report, KIND, name),
+        **own_equipment(report),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping()],
         voi_lut_transformations=[VOILUTTransformation(window_center=0.5, window_width=1.0)],

@@ -12,7 +12,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from ledger.records import Finding, ResultObject
 from ledger.store import Store
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, image_reference, stand_in
+from sr_writer.dress import Report, dress, finished, image_reference, own_names, stand_in
 from sr_writer.errors import SourceUnreadable
 from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
@@ -43,11 +43,7 @@ def presentation_state(report: Report, store: Store) -> ResultObject | None:
         GrayscaleSoftcopyPresentationStateStorage,
         evidence=[stand_in(worst.instance)],
         content=Dataset(),
-        series_instance_uid=report.identity.series(KIND),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(KIND),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
+        **own_names(report, KIND),
     )
     del ds.PerformedProcedureCodeSequence, ds.ReferencedPerformedProcedureStepSequence  # of a report
     dress(ds, report, series_description(report.findings.priority, "marks"))

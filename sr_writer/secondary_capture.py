@@ -13,7 +13,7 @@ from ledger.records import Finding, ResultObject
 from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, dress, finished, image_reference
+from sr_writer.dress import Report, dress, finished, image_reference, own_names
 from sr_writer.map_box import box_from_map
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
@@ -42,11 +42,7 @@ def secondary_capture(report: Report, store: Store, banner_only: bool = False) -
         bits_allocated=8,
         coordinate_system="PATIENT",
         study_instance_uid=report.findings.study_instance_uid,
-        series_instance_uid=report.identity.series(KIND),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(KIND),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
+        **own_names(report, KIND),
         patient_orientation=("L", "F"),  # highdicom insists; the source's own is put in below
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )

@@ -22,7 +22,7 @@ from ledger.records import InstanceRef, ResultObject, VolumeFinding
 from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
-from sr_writer.dress import SERIES_NUMBERS, Report, Segment, dress, finished, stand_in
+from sr_writer.dress import Report, Segment, dress, finished, own_equipment, own_names, stand_in
 from sr_writer.errors import SourceUnreadable
 from sr_writer.identity import tracking_uid, uid_from
 from sr_writer.source import SliceHeader, SourceHeader, read_header, read_slice
@@ -76,14 +76,8 @@ def _segmentation(
         pixel_array=masks,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(report, volume, i) for i, volume in enumerate(volumes, start=1)],
-        series_instance_uid=report.identity.series(name),
-        series_number=SERIES_NUMBERS[KIND],
-        sop_instance_uid=report.identity.instance(name),
-        instance_number=1,
-        manufacturer=report.settings.manufacturer,
-        manufacturer_model_name=report.settings.model_name,
-        software_versions="0",  # and the like: dressed below
-        device_serial_number=report.settings.device_serial_number,
+        **own_names(report, KIND, name),
+        **own_equipment(report),
         content_label="AI_SEGMENTATION",
         content_description="AI segmentation, research use only",
         transfer_syntax_uid=ExplicitVRLittleEndian,
