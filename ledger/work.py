@@ -16,6 +16,7 @@ from ledger.states import IDLE, UNFINISHED, JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
 
 OUTWARD = frozenset({Stage.DELIVER, Stage.PROVE, Stage.NOTIFY})  # a peer cannot kill us: tried for ever
+SUPERSEDED = "A later image of the study queued a newer final report."
 
 
 def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]:
@@ -115,10 +116,8 @@ def end(connection: Connection, job: Job, event: JobEvent, reason: str = "", del
 
 def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None:
     """Give a held job back. A final report gives way to a newer one that waits already."""
-    if job.report_kind is ReportKind.FINAL:
-        lock_study(connection, job.study_instance_uid)  # an admission may be about to queue a newer one
-    if job.report_kind is ReportKind.FINAL and _superseded(connection, job):
-        end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
+    if _is_superseded(connection, job):
+        end(connection, job, JobEvent.FINISHED, SUPERSEDED)
         return
     end(connection, job, JobEvent.FAILED_RETRYABLE, reason, delay_s)
     when = f" in {delay_s:.0f} s" if delay_s > 0 else ""
@@ -131,8 +130,11 @@ def final_report_waits(study_uid: str) -> ColumnElement[bool]:
     return exists().where(report_waits(study_uid, ReportKind.FINAL))
 
 
-def _superseded(connection: Connection, job: Job) -> bool:
-    """When a newer final report waits, this one has nothing left to say."""
+def _is_superseded(connection: Connection, job: Job) -> bool:
+    """When a newer final report waits, this one has nothing left to say. The study is locked for the answer."""
+    if job.report_kind is not ReportKind.FINAL:
+        return False
+    lock_study(connection, job.study_instance_uid)  # an admission may be about to queue a newer one
     return bool(connection.execute(select(final_report_waits(job.study_instance_uid))).scalar())
 
 
@@ -272,14 +274,13 @@ def expire(connection: Connection, max_attempts: int, owner_prefix: str | None =
     ).scalars()
     count: dict[Stage, int] = {}
     for job in _read_claimed(connection, list(ids)):
-        if job.report_kind is ReportKind.FINAL:
-            lock_study(connection, job.study_instance_uid)  # an admission may be about to queue a newer one
+        superseded = _is_superseded(connection, job)
         if job.attempt >= max_attempts and job.stage not in OUTWARD:
             reason = f"Stopped after {job.attempt} attempts: the worker died each time it took this {job.stage} job."
             end(connection, job, JobEvent.ATTEMPTS_EXHAUSTED, reason)
             _after_parking(connection, job, reason, None)
-        elif job.report_kind is ReportKind.FINAL and _superseded(connection, job):
-            end(connection, job, JobEvent.FINISHED, "A later image of the study queued a newer final report.")
+        elif superseded:
+            end(connection, job, JobEvent.FINISHED, SUPERSEDED)
         else:
             end(connection, job, JobEvent.LEASE_EXPIRED, "The worker that held this job died.")
             text = f"The worker of the {job.stage} job died; the job is queued again."
