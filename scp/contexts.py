@@ -12,6 +12,7 @@ from pydicom._uid_dict import UID_dictionary
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from config.settings import ReceiveSettings
+from scp.uids import is_below
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 COMMITMENT_PUSH_MODEL: Final = "1.2.840.10008.1.20.1"  # PS3.4 J.3: accepted from destinations that we ask to commit
@@ -48,7 +49,7 @@ BIG_ENDIAN: Final = (_LE + ".2",)
 _NOT_COMPOSITE: Final = ("1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.38", "1.2.840.10008.5.1.4.39",
                          "1.2.840.10008.5.1.4.43", "1.2.840.10008.5.1.4.44", "1.2.840.10008.5.1.4.45")  # fmt: skip
 _NOT_COMPOSITE_CLASSES: Final = tuple(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("200.1", "200.3", "200.7", "201.1"))
-_COMMITMENT: Final = "1.2.840.10008.1.20."
+_COMMITMENT: Final = "1.2.840.10008.1.20"
 
 
 def storage_classes() -> tuple[str, ...]:
@@ -61,8 +62,8 @@ def storage_classes() -> tuple[str, ...]:
 
 
 def _is_other_storage(uid: str) -> bool:
-    families = any(uid == family or uid.startswith(family + ".") for family in _NOT_COMPOSITE)
-    return families or uid in _NOT_COMPOSITE_CLASSES or uid.startswith(_COMMITMENT)
+    families = any(is_below(uid, family) for family in (*_NOT_COMPOSITE, _COMMITMENT))
+    return families or uid in _NOT_COMPOSITE_CLASSES
 
 
 def transfer_syntaxes(settings: ReceiveSettings) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from scp.structure import (
     TIMEZONE_OFFSET_FROM_UTC,
     text,
 )
+from scp.uids import is_below
 
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 # Families of storage SOP classes that hold no image for a model to read: a class is one of these or lies below one.
@@ -43,10 +44,6 @@ SECONDARY_CAPTURE: Final = _STORAGE + "7"  # and its multi-frame relatives: what
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})")  # DA, and its form before 1993
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.\d{1,6})?)?)?")  # TM, and its form before 1993
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
-
-
-def is_below(uid: str, root: str) -> bool:
-    return uid == root or uid.startswith(root + ".")
 
 
 def is_image_class(sop_class_uid: str) -> bool:
