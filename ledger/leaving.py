@@ -1,6 +1,6 @@
 """Asked right before an object leaves, and kept when we ourselves stopped it."""
 
-from sqlalchemy import Connection, Integer, Text, cast, select, update
+from sqlalchemy import Connection, Integer, Text, cast, func, select, update
 
 from ledger.history import note
 from ledger.records import DeliveryState, Job
@@ -40,6 +40,11 @@ def note_stopped(connection: Connection, job: Job, reason: str) -> None:
     mine = update(installation).where(installation.c.key == STOPPED).values(value=one_more)
     if connection.execute(mine).rowcount == 0:
         connection.execute(installation.insert().values(key=STOPPED, value="1"))
+
+
+def studies_held(connection: Connection) -> int:
+    """How many studies nothing may leave of now."""
+    return connection.execute(select(func.count()).select_from(studies).where(studies.c.hold != "")).scalar_one()
 
 
 def stopped_so_far(connection: Connection) -> int:

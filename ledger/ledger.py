@@ -390,6 +390,11 @@ class Ledger:
         with self._read() as connection:
             return views.counts(connection)
 
+    def stopped_and_held(self) -> tuple[int, int]:
+        """What was stopped so far because nobody could show whose it is, and the studies that are held now."""
+        with self._read() as connection:
+            return leaving.stopped_so_far(connection), leaving.studies_held(connection)
+
     def oldest_job_age_s(self) -> float | None:
         with self._read() as connection:
             return views.oldest_job_age_s(connection)

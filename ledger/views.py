@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, func, select, true
 from ledger.codec import moment, moment_or_none
 from ledger.commitments import outstanding
 from ledger.database import db_now
-from ledger.leaving import stopped_so_far
+from ledger.leaving import stopped_so_far, studies_held
 from ledger.records import (
     DeliveryState,
     Proof,
@@ -100,7 +100,6 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "studies": (studies.c.priority,),
         "deliveries": (deliveries.c.destination, deliveries.c.state),
         "proofs": (deliveries.c.destination, deliveries.c.proof),
-        "holds": (studies.c.hold != "",),
         "looked_again": (jobs.c.state,),
     }
     only = {"looked_again": and_(jobs.c.stage == Stage.ANALYSE, jobs.c.cause != "")}
@@ -116,6 +115,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
     return {
         **counted,
         "stopped": {"wrong_patient": stopped_so_far(connection)},
+        "held": {"studies": studies_held(connection)},
         "commitments": outstanding(connection),
     }
 

@@ -70,16 +70,16 @@ class HealthCheck:
     def _patient_alarms(self) -> tuple[str, ...]:
         """Counts alone: no sentence names a study or a patient."""
         try:
-            counts = self._ledger.counts()
+            stopped, held = self._ledger.stopped_and_held()
         except LedgerUnavailable:
             return ()  # said already
         alarms = []
-        if stopped := counts["stopped"]["wrong_patient"]:
+        if stopped:
             alarms.append(
                 f"results stopped since this node was installed, because nobody could show whose they are: {stopped}; "
                 "look at the parked jobs and the stored files"
             )
-        if held := counts["holds"].get(str(True), 0):
+        if held:
             alarms.append(f"studies held, because their images name different patients: {held}; nothing of them leaves")
         return tuple(alarms)
 

@@ -62,7 +62,7 @@ class LedgerCollector:
         )
         stopped.add_metric([], counts["stopped"]["wrong_patient"])
         yield stopped
-        held = counts["holds"].get(str(True), 0)
+        held = counts["held"]["studies"]
         yield _gauge("opentriage_studies_held", "Studies whose images name different patients: nothing leaves", held)
         yield _gauge(
             "opentriage_oldest_job_age_seconds", "Wait of the oldest due job", self._ledger.oldest_job_age_s() or 0.0

@@ -22,7 +22,7 @@ def test_a_study_of_two_patients_is_held_but_what_left_is_proven(story: Story) -
     [entry] = story.ledger.worklist()
     assert "different patients" in entry.hold
     assert "study_held" in story.events()
-    assert story.ledger.counts()["holds"] == {"True": 1}
+    assert story.ledger.counts()["held"] == {"studies": 1}
 
 
 def test_a_held_study_does_not_make_the_node_look_stuck(story: Story) -> None:

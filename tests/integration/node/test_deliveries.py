@@ -256,7 +256,7 @@ def test_an_adapter_that_left_the_settings_is_no_silent_grave(tmp_path: Path, pa
         ledger.finish_notification(job, NotificationState.REFUSED, "It does not know us.")
     assert health.HealthCheck(before, ledger).check().reasons == ()
     assert release(tmp_path, "--drop", "ris")[0] == 1  # somebody still works on it
-    after = settings_with(tmp_path, "pacs", adapters=["ups"])
+    after = settings_with(tmp_path, "pacs", "ris", adapters=["ups"])  # a destination of its name is no adapter
     [reason] = health.HealthCheck(after, ledger).check().reasons
     assert reason == "messages wait for the adapter ris, which the settings no longer name"
     if parked:
