@@ -11,9 +11,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from itertools import groupby
-from typing import IO, Any
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from config.settings import DeliverSettings, Destination
 from sr_writer.association import BrokeOff, NotOffered, asking, insisting
 from sr_writer.errors import Unreachable
+from sr_writer.http_opener import opener
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _PENDING = frozenset({0xFF00, 0xFF01})
@@ -117,30 +118,12 @@ def qido(destination: Destination, settings: DeliverSettings, wanted: Sequence[W
     return found & {one.sop_instance_uid for one in wanted}
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Where we were told to ask is where we ask: a redirect is an answer we do not follow."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        return None
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """No proxy of the environment, no redirects, certificates checked against the system's store."""
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
-        _NoRedirect(),
-    )
-
-
 def _get(address: str, destination: Destination, settings: DeliverSettings) -> bytes:
     if not address.startswith(("http://", "https://")):
         raise NotOffered(f"the qido_url of {destination.key} is not an http or https address.")
     asked = urllib.request.Request(address, headers={"Accept": "application/dicom+json"})  # noqa: S310  checked above
     try:
-        with _opener().open(asked, timeout=settings.response_timeout_s) as answer:
+        with opener().open(asked, timeout=settings.response_timeout_s) as answer:
             body: bytes = answer.read(_BODY_MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         if error.code in (408, 429) or error.code >= 500:

@@ -1,27 +1,18 @@
-"""One HTTP request of an adapter: no redirects, no proxy of the environment, certificates checked."""
+"""One HTTP request of an adapter, and what its answer means."""
 
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO
 
 from sr_writer.adapters.telling import TryLater
 from sr_writer.errors import Unreachable
+from sr_writer.http_opener import opener
 
 _BODY_MAX_BYTES = 65_536
 _LATER = frozenset({408, 425, 429})
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """What is told is for the address in the settings, and for nobody it points to."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        return None
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, timeout_s: float, name: str) -> int:
@@ -29,7 +20,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, timeo
     5xx, 408, 425, 429, no answer."""
     asked = urllib.request.Request(url, data=body, headers=dict(headers), method="POST")  # noqa: S310  http(s): settings
     try:
-        with _opener(ca_file).open(asked, timeout=timeout_s) as answer:
+        with opener(ca_file if ca_file.name else None).open(asked, timeout=timeout_s) as answer:
             answer.read(_BODY_MAX_BYTES)
             status = int(answer.status)
     except urllib.error.HTTPError as error:
@@ -44,13 +35,6 @@ def post(url: str, body: bytes, headers: Mapping[str, str], ca_file: Path, timeo
     if status >= 500 or status in _LATER:
         raise TryLater(f"{name} cannot take it now (HTTP {status}).")
     return status
-
-
-def _opener(ca_file: Path) -> urllib.request.OpenerDirector:
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file.name else None)
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
-    )
 
 
 def refusal(name: str, status: int, what: str) -> str:

@@ -1,0 +1,24 @@
+"""How anything here talks HTTP: no redirects, no proxy of the environment, certificates checked."""
+
+import ssl
+import urllib.request
+from http.client import HTTPMessage
+from pathlib import Path
+from typing import IO
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What is asked or told is for the address in the settings, and for nobody it points to."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> None:
+        return None
+
+
+def opener(ca_file: Path | None = None) -> urllib.request.OpenerDirector:
+    """ca_file: whose certificates are trusted; None for the system's. Raises OSError where it cannot be read."""
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
+    )
