@@ -105,15 +105,14 @@ def installed(look: LookSettings) -> Installed:
     for folder in _chosen(look):
         manifest, digest = None, ""
         try:
-            manifest, content = _manifest(folder)
-            digest = hashlib.sha256(content).hexdigest()
+            manifest, digest = _manifest(folder)
             why = unaccepted(manifest, look)
             if why and not look.models:
                 passed_over.append(manifest)
             elif why:
                 raise PackageError(f"{folder}: {why}")
             else:
-                packages.append(load_package(folder))
+                packages.append(_loaded(folder, manifest, digest))
         except PackageError as error:
             refused.append(Refused(folder, str(error), manifest, digest))
     return Installed(tuple(packages), tuple(refused), tuple(passed_over))
@@ -153,7 +152,11 @@ def find_packages(root: Path) -> dict[str, list[Path]]:
 
 def load_package(folder: Path) -> Package:
     """Read and check one package. Raises PackageError."""
-    manifest, content = _manifest(folder)
+    return _loaded(folder, *_manifest(folder))
+
+
+def _loaded(folder: Path, manifest: Manifest, digest: str) -> Package:
+    """The package of a manifest that was read."""
     files = {name: _read_pinned(folder, name, sha256) for name, sha256 in manifest.files.items()}
     for member in manifest.members:
         problems = onnx_problems(files[member])
@@ -161,11 +164,11 @@ def load_package(folder: Path) -> Package:
             raise PackageError(f"{folder / member}: {'; '.join(problems)}")
     distribution = _distribution(folder, manifest, files)
     graphs = tuple(files[member] for member in manifest.members)
-    return Package(folder, manifest, hashlib.sha256(content).hexdigest(), graphs, distribution, files.get(GOLDEN))
+    return Package(folder, manifest, digest, graphs, distribution, files.get(GOLDEN))
 
 
-def _manifest(folder: Path) -> tuple[Manifest, bytes]:
-    """The manifest and the bytes it was read from."""
+def _manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest and the SHA-256 of its bytes."""
     if folder.is_symlink() or folder.parent.is_symlink():
         raise PackageError(f"{folder}: a package must not be a link")
     content = _read(folder, MANIFEST)
@@ -175,7 +178,7 @@ def _manifest(folder: Path) -> tuple[Manifest, bytes]:
         raise PackageError(f"{folder / MANIFEST}: {error}") from None
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise PackageError(f"{folder}: the manifest says {manifest.name}/{manifest.version}")
-    return manifest, content
+    return manifest, hashlib.sha256(content).hexdigest()
 
 
 def _distribution(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> FeatureDistribution | None:
