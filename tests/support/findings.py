@@ -135,7 +135,8 @@ def picture(store: Store, ds: Dataset) -> str:
 
 
 def new_store(folder: Path) -> Store:
-    store = Store(folder / "store")
+    """Without waiting for a disk: of what is stored here nothing has to outlive a test."""
+    store = Store(folder / "store", fsync=lambda descriptor: None)
     store.prepare()
     return store
 

@@ -15,6 +15,7 @@ from inference.package import load_packages
 from ledger.records import ImageResult, ResultStatus, TriagePriority, VolumeRule
 from ledger.store import Store
 from tests.support.dx import write
+from tests.support.findings import new_store
 from tests.support.mr import head, make_mr
 from tests.support.packages import write_package
 from tests.support.slice_packages import write_slice_package
@@ -30,9 +31,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from sr_writer.picture import BANNER_HEIGHT, IMAGE_SIDE, MIN_WIDTH
 from sr_writer.profiles import Plan
 from tests.support.detectors import tiny_detector, write_detector
 from tests.support.dx import make_dx
-from tests.support.findings import keep, study
+from tests.support.findings import keep, new_store, study
 from tests.support.packages import GRID, SIDE, label, tiny_model, write_package
 from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import items
@@ -53,9 +53,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")

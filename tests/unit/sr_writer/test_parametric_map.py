@@ -8,7 +8,7 @@ from config.settings import ReportSettings, Settings
 from ledger.records import ActivationMap, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.parametric_map import parametric_maps
-from tests.support.findings import analysed, finding, flagged_study, keep, study
+from tests.support.findings import analysed, finding, flagged_study, keep, new_store, study
 from tests.support.mr import BRAIN, head, make_mr, measured_study, squares
 from tests.support.reports import dataset, report_of
 
@@ -21,9 +21,7 @@ WEAK = ActivationMap(((0.5, 0.0), (0.0, 0.0)), (0, 0, 64, 64))
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 def series(**overrides: object) -> list[Dataset]:

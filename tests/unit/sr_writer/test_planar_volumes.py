@@ -7,6 +7,7 @@ from config.settings import ReportSettings, Settings
 from ledger.records import StudyFindings
 from ledger.store import Store
 from sr_writer.build import build_objects
+from tests.support.findings import new_store
 from tests.support.mr import head, make_mr, measured_study, squares
 from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import items, values
@@ -17,9 +18,7 @@ BOX = Settings(report=ReportSettings(localization="box"))
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 def study(store: Store) -> StudyFindings:

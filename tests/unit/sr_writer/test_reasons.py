@@ -13,7 +13,7 @@ from ledger.store import Store
 from sr_writer.build import build_objects
 from sr_writer.reasons import OTHER, REASONS
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, keep, not_assessed, study
+from tests.support.findings import analysed, keep, new_store, not_assessed, study
 from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import items, values
 
@@ -23,9 +23,7 @@ REFUSES = {"CannotLook": 0, "failed": 3, "_not_assessed": 3}  # callee -> which 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 def codes_of_inference() -> set[str]:

@@ -28,7 +28,7 @@ from ledger.records import (
 from ledger.store import Store
 from sr_writer.build import build_objects
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, finding, keep, picture, preferred
+from tests.support.findings import analysed, finding, keep, new_store, picture, preferred
 from tests.support.mr import head, make_mr, measured_study, slice_refused, squares, with_volumes
 from tests.support.peers import need
 
@@ -37,9 +37,7 @@ MARKS = squares(0, 20, 22, 18, 0)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 def _series(count: int = 5, **overrides: Any) -> list[Dataset]:

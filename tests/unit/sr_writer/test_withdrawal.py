@@ -19,7 +19,7 @@ from ledger.records import (
 )
 from ledger.store import Store
 from sr_writer.build import build_objects
-from tests.support.findings import flagged_study
+from tests.support.findings import flagged_study, new_store
 from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import all_text, items, values
 
@@ -37,9 +37,7 @@ WHY = "Model chest-pneumonia 1.0.0 was recalled."
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store(tmp_path_factory.mktemp("store"), fsync=lambda descriptor: None)
-    store.prepare()
-    return store
+    return new_store(tmp_path_factory.mktemp("results"))
 
 
 def withdrawal(
