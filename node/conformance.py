@@ -5,7 +5,7 @@ The tables hold for the default settings; where a setting changes one, the text 
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -37,7 +37,6 @@ from sr_writer.statuses import class_name, state_of
 FILE = Path("docs") / "conformance.md"
 _TEMPLATES = Path(__file__).with_name("templates")
 _LONGEST_DEFAULT = 60
-_FAILURE_REASONS = (0x0110, 0x0112, 0x0119, 0x0122, 0x0131, 0x0213)  # PS3.4 J.3.3.1.1
 Row = Sequence[object]
 
 
@@ -160,7 +159,7 @@ def _destination_statuses() -> Iterator[Row]:
 
 
 def _failure_reasons() -> Iterator[Row]:
-    for reason in _FAILURE_REASONS:
+    for reason in commitment.REASONS:
         yield _code(reason), commitment.reason_words(reason)
 
 
@@ -258,11 +257,9 @@ def _destination() -> Iterator[Row]:
 
 
 def _shown(value: object) -> str:
-    kinds: tuple[tuple[Callable[[object], bool], Callable[[object], str]], ...] = (
-        (lambda v: v in ("", (), {}) or v == Path(), lambda v: "-"),
-        (lambda v: isinstance(v, bool), lambda v: str(v).lower()),
-        (lambda v: isinstance(v, tuple), lambda v: ", ".join(map(str, v))),  # type: ignore[call-overload]
-    )
-    text = next((say(value) for fits, say in kinds if fits(value)), str(value))
-    short = len(text) <= _LONGEST_DEFAULT and not isinstance(value, dict)
-    return text if short or text == "-" else "see default.toml"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value in ("", (), {}) or value == Path():
+        return "-"
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= _LONGEST_DEFAULT and not isinstance(value, dict) else "see default.toml"

@@ -26,7 +26,7 @@ _LATER = frozenset({0x0110, 0x0213})  # processing failure, resource limitation
 # Failure Reasons (0008,1197), PS3.4 J.3.3.1.1
 NO_SUCH_OBJECT = 0x0112
 CONFLICT = 0x0119
-_REASONS = {
+REASONS = {
     0x0110: "could not process the request for it",
     NO_SUCH_OBJECT: "has no such object",
     CONFLICT: "has an object of another SOP class under its UID: look there for what lies under this UID",
@@ -42,7 +42,7 @@ def reason_words(reason: int | None) -> str:
     """What a Failure Reason says of an object; None: the answer does not mention it."""
     if reason is None:
         return "answered without a word on it"
-    words = _REASONS.get(reason, "does not commit to it and gives no reason that the standard defines")
+    words = REASONS.get(reason, "does not commit to it and gives no reason that the standard defines")
     return f"{words} (0x{reason:04X})"
 
 
