@@ -17,7 +17,7 @@ help: ## Show this list
 demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-in PACS (ARGS="PATH..." for your own)
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly without `make peers`
+test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
@@ -43,6 +43,7 @@ peers: ## Install the Debian packages that the tests use as peers (needs root or
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
 	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
 	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql chromium $$(command -v npm > /dev/null || echo npm) > /dev/null
+	@touch .peers  # from now on a test that lacks one of them fails
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
 	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.inference $(ARGS)

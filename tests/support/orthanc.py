@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.peers import free_port, need
+from tests.support.peers import absent, free_port, need
 from tests.support.waiting import wait_until
 
 AE_TITLE = "ORTHANC"
@@ -26,6 +26,10 @@ class Orthanc:
         self.port, self.http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self._program = need("Orthanc")
+        libraries = [f"{PLUGINS}/libOrthanc{name}.so" for name in plugins]
+        for name, library in zip(plugins, libraries, strict=True):
+            if not Path(library).is_file():
+                absent(f"Orthanc's plugin {name}", f"orthanc-{name.lower()}")
         self._config = folder / "orthanc.json"
         self._log = folder / "orthanc.log"
         self._config.write_text(
@@ -43,7 +47,7 @@ class Orthanc:
                         title: {"AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
                         for title, port in modalities
                     },
-                    "Plugins": [f"{PLUGINS}/libOrthanc{name}.so" for name in plugins],
+                    "Plugins": libraries,
                 }
             )
         )

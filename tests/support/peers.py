@@ -2,9 +2,11 @@
 
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+INSTALLED = Path(__file__).parents[2] / ".peers"  # `make peers` leaves it
 FOLDERS = (Path("/usr/bin"), Path("/usr/sbin"), Path("/usr/local/bin"))
 PACKAGES = {
     "storescu": "dcmtk",
@@ -22,13 +24,20 @@ PACKAGES = {
 }
 
 
+def absent(what: str, package: str) -> NoReturn:
+    """Skip the test and say how to install what it needs; where `make peers` has run, nothing may be missing: fail."""
+    missing = f"{what} is not installed (Debian package {package})"
+    if INSTALLED.exists():
+        pytest.fail(f"{missing}, though `make peers` ran here: run it again")
+    pytest.skip(f"{missing}: run `make peers`")
+
+
 def need(name: str) -> Path:
-    """The system's own `name`; skips the test, saying how to install it, when it is not there."""
+    """The system's own `name`; ends the test, as `absent` does, when it is not there."""
     for folder in FOLDERS:
         if (folder / name).is_file():
             return folder / name
-    package = PACKAGES.get(name, name)
-    pytest.skip(f"{name} is not installed (Debian package {package}): run `make peers`")
+    absent(name, PACKAGES.get(name, name))
 
 
 def free_port() -> int:

@@ -5,9 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from tests.support.peers import need
+from tests.support.peers import absent, need
 
 JARS = Path("/usr/share/java")
 _FLAGS = ("-Xss64m", *(f"-Djdk.xml.xpath{limit}Limit=0" for limit in ("TotalOp", "ExprGrp", "ExprOp")))
@@ -15,11 +13,11 @@ _SOURCE = Path(__file__).with_name("SrValidator.java")
 
 
 def validated(files: Sequence[Path]) -> dict[Path, str]:
-    """What it says of each structured report, all in one virtual machine; skips where it is not installed."""
+    """What it says of each structured report, all in one virtual machine."""
     java = need("java")
     need("javac")  # runs the few lines around it from their source
     if not (JARS / "pixelmed.jar").is_file():
-        pytest.skip("PixelMed is not installed (Debian package libpixelmed-java): run `make peers`")
+        absent("PixelMed", "libpixelmed-java")
     command = [java, *_FLAGS, "-XX:TieredStopAtLevel=1", "-cp", f"{JARS}/*", _SOURCE, *files]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.peers import free_port
+from tests.support.peers import absent, free_port
 
 
 def _binaries() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        pytest.skip("PostgreSQL's server is not installed: `make peers` installs it")
+        absent("PostgreSQL's server", "postgresql")
     return found[-1].parent
 
 

@@ -5,7 +5,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import APART
+from tests.support import peers
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -64,3 +67,28 @@ def test_each_folder_that_a_walk_over_the_tests_does_not_enter_is_named_and_has_
         r"^([a-z-]+):.*\n(?:\t.*\n)*\t.*-m pytest (tests/[a-z]+) ", (ROOT / "Makefile").read_text(), re.M
     )
     assert {folder: f"make {goal}" for goal, folder in goals} == {f"tests/{name}": APART[name] for name in APART}
+
+
+def test_a_peer_that_is_missing_skips_with_what_to_do_and_fails_where_make_peers_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "FOLDERS", (tmp_path,))
+    monkeypatch.setattr(peers, "INSTALLED", tmp_path / ".peers")
+    missing, either = "storescu is not installed (Debian package dcmtk)", (pytest.skip.Exception, pytest.fail.Exception)
+    with pytest.raises(either) as before:
+        peers.need("storescu")
+    (tmp_path / ".peers").touch()
+    with pytest.raises(either) as after:
+        peers.need("storescu")
+    assert [(one.type, str(one.value)) for one in (before, after)] == [
+        (pytest.skip.Exception, f"{missing}: run `make peers`"),
+        (pytest.fail.Exception, f"{missing}, though `make peers` ran here: run it again"),
+    ]
+    (tmp_path / "storescu").touch()
+    assert peers.need("storescu") == tmp_path / "storescu"
+
+
+def test_make_peers_installs_what_the_tests_say_it_does() -> None:
+    rule = (ROOT / "Makefile").read_text().partition("\npeers:")[2].partition("\n\n")[0]
+    assert set(peers.PACKAGES.values()) <= set(rule.split())
+    assert f"touch {peers.INSTALLED.name} " in rule

@@ -19,7 +19,7 @@ from node.cli import app
 from sr_writer.probe_study import PATIENT_ID, STUDY_UID, WORDS, probe_objects
 from tests.support.committing import Archive
 from tests.support.dcmqrscp import QueryArchive
-from tests.support.orthanc import AE_TITLE, PLUGINS, Orthanc
+from tests.support.orthanc import AE_TITLE, Orthanc
 from tests.support.peers import free_port, need
 from tests.support.waiting import listens, wait_until
 from tests.unit.sr_writer.test_result_objects import items
@@ -152,7 +152,6 @@ def test_dcmqrscp_lists_what_it_stored(tmp_path: Path) -> None:
     assert lines(result, "segmentation")[0][2] == "no"
 
 
-@pytest.mark.skipif(not Path(f"{PLUGINS}/libOrthancDicomWeb.so").exists(), reason="orthanc-dicomweb: run `make peers`")
 def test_orthanc_lists_all_of_it_in_both_ways(tmp_path: Path) -> None:
     modalities = [("OPENTRIAGE", free_port())]
     with Orthanc(tmp_path / "orthanc", plugins=["DicomWeb"], modalities=modalities) as orthanc:

@@ -9,7 +9,7 @@ from config.settings import Destination
 from ledger.records import Proof
 from scp.receiver import Receiver
 from tests.support.dcmqrscp import QueryArchive
-from tests.support.orthanc import AE_TITLE, PLUGINS, Orthanc
+from tests.support.orthanc import AE_TITLE, Orthanc
 from tests.support.peers import free_port
 from tests.support.proving import STUDY, Delivering
 from tests.support.waiting import wait_until
@@ -78,7 +78,6 @@ def test_what_orthanc_lost_before_it_committed_is_sent_again(node: Delivering, t
     assert len(node.events("proof_missing")) == 1
 
 
-@pytest.mark.skipif(not Path(f"{PLUGINS}/libOrthancDicomWeb.so").exists(), reason="orthanc-dicomweb: run `make peers`")
 def test_orthanc_lists_what_it_holds_over_qido(node: Delivering, tmp_path: Path) -> None:
     with Orthanc(tmp_path / "orthanc", plugins=["DicomWeb"]) as orthanc:
         node.begin(_orthanc(orthanc, proof=("qido",), qido_url=f"{orthanc.url}/dicom-web"))
@@ -86,7 +85,6 @@ def test_orthanc_lists_what_it_holds_over_qido(node: Delivering, tmp_path: Path)
         assert {one.proof_text for one in objects} == {"archive lists it (QIDO-RS)."}
 
 
-@pytest.mark.skipif(not Path(f"{PLUGINS}/libOrthancDicomWeb.so").exists(), reason="orthanc-dicomweb: run `make peers`")
 def test_what_orthanc_lost_is_missed_over_qido_and_sent_again(node: Delivering, tmp_path: Path) -> None:
     with Orthanc(tmp_path / "orthanc", plugins=["DicomWeb"]) as orthanc:
         destination = _orthanc(orthanc, proof=("qido",), qido_url=f"{orthanc.url}/dicom-web/")

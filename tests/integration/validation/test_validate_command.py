@@ -61,7 +61,6 @@ def figures(here: Path) -> dict[str, Any]:
 
 
 def test_a_table_becomes_figures_plots_and_one_page(here: Path):
-    pytest.importorskip("matplotlib")
     result = run(here)
     assert result.exit_code == 0, result.output
     found = figures(here)
@@ -95,7 +94,6 @@ def test_a_table_becomes_figures_plots_and_one_page(here: Path):
 
 
 def test_the_page_needs_no_other_file_and_names_no_patient(here: Path):
-    pytest.importorskip("matplotlib")
     assert run(here).exit_code == 0
     page = (here / "out" / "validation.html").read_text()
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
@@ -215,7 +213,6 @@ def test_a_place_that_cannot_be_written_is_named(here: Path):
 
 
 def test_one_kind_only_gives_what_it_can_and_says_that_it_is_too_few(here: Path):
-    pytest.importorskip("matplotlib")
     (here / "one.csv").write_text(
         "image;patient;pneumonia;age\n1.png;;1;3\n3.png;a;1;3\nabsent.png;b;1;3\n", "utf-8-sig"
     )
@@ -229,7 +226,6 @@ def test_one_kind_only_gives_what_it_can_and_says_that_it_is_too_few(here: Path)
 
 
 def test_the_page_names_the_worst_group_however_small_and_lists_no_order_twice(here: Path):
-    pytest.importorskip("matplotlib")
     run(here)
     page = (here / "out" / "validation.html").read_text()
     words = " ".join(re.sub(r"<[^>]+>", "", re.sub(r"<style>.*?</style>|base64,[^\"]+", "", page, flags=re.S)).split())

@@ -10,7 +10,7 @@ import pytest
 
 import inference.session as session_module
 from config.settings import LookSettings
-from inference.engines import Graph, Resources, candidates, fast, onnx_engine, opened, openvino_engine
+from inference.engines import Graph, Resources, candidates, onnx_engine, opened, openvino_engine
 from inference.engines.engine import joined, pieces
 from inference.engines.onnx_engine import OnnxCpuEngine, OnnxGpuEngine, tensorrt_options
 from inference.engines.openvino_engine import OpenVinoEngine
@@ -21,7 +21,7 @@ from tests.support.packages import SIDE, repin, tiny_model, write_package
 
 RESOURCES = Resources(threads=2, batch=4)
 OPENVINO = openvino_engine.installed()
-need_openvino = pytest.mark.skipif(not OPENVINO, reason="the extra `openvino` is not installed")
+need_openvino = pytest.mark.skipif(not OPENVINO, reason="openvino is not installed: `make test` installs it")
 PROVIDERS = ["cpu", pytest.param("openvino", marks=need_openvino)]
 
 
@@ -190,7 +190,7 @@ def test_reduced_precision_is_used_only_where_the_golden_examples_bear_it(
     tmp_path: Path, off: float, precision: str
 ) -> None:
     if not openvino_engine.has_bfloat16():
-        pytest.skip("this processor has no bfloat16")
+        pytest.skip("this processor has no bfloat16, and nothing gives it any")
     folder = write_package(tmp_path)
     with np.load(folder / "golden.npz") as golden:
         np.savez(folder / "golden.npz", images=golden["images"], scores=golden["scores"] + np.float32(off))
@@ -249,9 +249,10 @@ def test_batches_are_full_and_come_apart_again(n: int) -> None:
     assert np.array_equal(joined([(part,) for part in parts], n)[0], images)
 
 
-def test_the_shipped_packages_run_in_the_fast_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not OPENVINO or fast("openvino") == "float32":
-        pytest.skip("there is no faster precision here")
+@need_openvino
+def test_the_shipped_packages_run_in_the_fast_precision() -> None:
+    if not openvino_engine.has_bfloat16():
+        pytest.skip("this processor has no bfloat16, and nothing gives it any")
     shipped = load_packages(LookSettings(models=("chest-pneumonia",)))
     session = ModelSession(shipped[0], "openvino", RESOURCES)
     assert session.precision == "bfloat16"
