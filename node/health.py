@@ -46,33 +46,40 @@ class HealthCheck:
 
     def check(self) -> Health:
         """The node's health now. Blocks for the length of a C-ECHO."""
-        reasons = []
+        reasons: list[str] = []
         echo = self._fresh_echo()
         if not echo:
             reasons.append("the node's own C-ECHO was not answered")
         oldest_s: float | None = None
+        alarms: list[str] = []
         try:
             oldest_s = self._ledger.oldest_job_age_s()
+            reasons += self._late(oldest_s)
+            reasons += [one.sentence for one in stranded(self._ledger, self._settings)]
+            alarms += self._patient_alarms()
         except LedgerUnavailable:
             reasons.append("the ledger cannot be read")
-        limit_s = self._settings.web.oldest_job_max_s
-        if oldest_s is not None and oldest_s > limit_s:
-            reasons.append(f"the oldest due job has waited {oldest_s:.0f} s; the limit is {limit_s:.0f} s")
-        reasons += self._delivery_reasons(limit_s)
         looking = notices.read(self._settings, "analyse")
         reasons += _role_reasons(notices.read(self._settings, "supervisor"), bool(looking), time.monotonic())
-        refused = tuple(looking.get("refused", ()))
+        refused = looking.get("refused", [])
         degraded = bool(looking.get("degraded", False)) or bool(refused)
-        return Health(
-            echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, refused + self._patient_alarms()
-        )
+        return Health(echo, oldest_s, tuple(reasons), looking.get("provider"), degraded, (*refused, *alarms))
 
-    def _patient_alarms(self) -> tuple[str, ...]:
+    def _late(self, oldest_s: float | None) -> list[str]:
+        limit_s = self._settings.web.oldest_job_max_s
+        ages_s = self._ledger.oldest_outward_ages_s()
+        waits = [("due job", oldest_s or 0.0)]
+        waits += [(f"report for {name}", age_s) for name, age_s in ages_s[Stage.DELIVER].items()]
+        waits += [(f"message for the adapter {name}", age_s) for name, age_s in ages_s[Stage.NOTIFY].items()]
+        return [
+            f"the oldest {what} has waited {age_s:.0f} s; the limit is {limit_s:.0f} s"
+            for what, age_s in waits
+            if age_s > limit_s
+        ]
+
+    def _patient_alarms(self) -> list[str]:
         """Counts alone: no sentence names a study or a patient."""
-        try:
-            stopped, held = self._ledger.stopped_and_held()
-        except LedgerUnavailable:
-            return ()  # said already
+        stopped, held = self._ledger.stopped_and_held()
         alarms = []
         if stopped:
             alarms.append(
@@ -81,21 +88,7 @@ class HealthCheck:
             )
         if held:
             alarms.append(f"studies held, because their images name different patients: {held}; nothing of them leaves")
-        return tuple(alarms)
-
-    def _delivery_reasons(self, limit_s: float) -> list[str]:
-        try:
-            ages_s = self._ledger.oldest_outward_ages_s()
-            lost = stranded(self._ledger, self._settings)
-        except LedgerUnavailable:
-            return []  # said already
-        late = [
-            f"the oldest {what} {name} has waited {age_s:.0f} s; the limit is {limit_s:.0f} s"
-            for stage, what in ((Stage.DELIVER, "report for"), (Stage.NOTIFY, "message for the adapter"))
-            for name, age_s in ages_s[stage].items()
-            if age_s > limit_s
-        ]
-        return late + [one.sentence for one in lost]
+        return alarms
 
     def _fresh_echo(self) -> bool:
         with self._lock:

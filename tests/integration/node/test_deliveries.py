@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config import Settings, load_settings
+from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.records import (
     DeliveryOutcome,
@@ -174,6 +175,21 @@ def test_health_is_red_when_a_report_waits_too_long_for_its_destination(tmp_path
     check = health.HealthCheck(settings, ledger)
     reasons = wait_until(lambda: check.check().reasons, 5)
     assert "the oldest report for pacs has waited" in reasons[0]
+    ledger.close()
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+@pytest.mark.parametrize("question", ["oldest_job_age_s", "oldest_outward_ages_s", "parked", "stopped_and_held"])
+def test_health_is_red_when_the_ledger_leaves_any_question_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    def away(ledger: Ledger) -> None:
+        raise LedgerUnavailable("the database is locked")
+
+    settings = settings_with(tmp_path, "pacs")
+    ledger = open_ledger(settings)
+    monkeypatch.setattr(Ledger, question, away)
+    assert health.HealthCheck(settings, ledger).check().reasons == ("the ledger cannot be read",)
     ledger.close()
 
 
