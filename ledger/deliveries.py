@@ -9,6 +9,7 @@ from ledger.history import note
 from ledger.proofs import stored_object
 from ledger.queueing import queue_job
 from ledger.records import (
+    STILL_TO_GO,
     DeliveryOutcome,
     DeliveryState,
     Job,
@@ -63,7 +64,7 @@ def undelivered(connection: Connection, job: Job) -> list[StoredObject]:
         )
         .where(
             objects.c.report_id == job.report_id,
-            deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED)),
+            deliveries.c.state.in_(STILL_TO_GO),
         )
         .order_by(objects.c.id)
     )

@@ -19,8 +19,8 @@ from ledger.corrections import reject, settle
 from ledger.database import db_now
 from ledger.history import note
 from ledger.queueing import FRESH, report_waits
-from ledger.records import UNKNOWN_HALF, Disposition, ReceivedInstance, ReportKind, Stage
-from ledger.standing import WITHDRAWING, same_patient
+from ledger.records import Disposition, ReceivedInstance, ReportKind, Stage
+from ledger.standing import UNKNOWN_HALF, WITHDRAWING, same_patient
 from ledger.states import JobState
 from ledger.tables import instances, jobs, rejections, studies
 

@@ -73,13 +73,9 @@ class ReceivedInstance:
     association_id: str
     message_priority: int  # (0000,0700) of the C-STORE-RQ: 0 MEDIUM, 1 HIGH, 2 LOW
     received_at: datetime
-    patient_digest: str = ""  # whose it is, in two keyed halves (PATIENT_HALF); empty where the header does not say
+    patient_digest: str = ""  # whose it is, in two keyed halves (ledger.standing); empty where the header does not say
     rejection: str = ""  # REJECTION_NOTE: code value of the document title, such as "113037"
     rejects: tuple[str, ...] = ()  # REJECTION_NOTE: the SOP Instance UIDs that it rejects
-
-
-PATIENT_HALF = 32  # characters: a patient digest is that of the Patient ID, then that of name and birth date
-UNKNOWN_HALF = "-" * PATIENT_HALF  # that half is not in the header
 
 
 @dataclass(frozen=True)
@@ -188,6 +184,13 @@ class ImageResult:
     ood_distance: float | None = None  # of the features from those seen in training; None: not computed
     computed_by: str = ""  # provider and precision, such as "openvino bfloat16"; empty where no model ran
     degraded: bool = False  # the node hoped for a better provider and did not get it
+
+    @property
+    def urgency(self) -> tuple[int, bool, float]:
+        """Sorts the most urgent first: by priority, what was judged before what was not, the most probable finding."""
+        rank = self.priority.rank if self.priority else len(TriagePriority)
+        unjudged = self.status is not ResultStatus.ANALYSED
+        return rank, unjudged, -max((finding.probability for finding in self.findings), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -346,6 +349,9 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     REFUSED = "refused"  # for good: a person must look
     NOT_NEEDED = "not_needed"  # another of its choice was accepted, or its report was overtaken before it left
+
+
+STILL_TO_GO = (DeliveryState.WAITING, DeliveryState.REFUSED)  # refused: once a person lets it go
 
 
 class Proof(StrEnum):

@@ -11,12 +11,14 @@ from sqlalchemy import Connection, Row, Select, and_, exists, select, update
 from sqlalchemy.sql import ColumnElement
 
 from ledger.history import note
-from ledger.records import PATIENT_HALF, UNKNOWN_HALF, Disposition, TriagePriority, most_urgent
+from ledger.records import Disposition, TriagePriority, most_urgent
 from ledger.tables import instances, rejections, results, studies
 
 # Document titles of a rejection note (IHE RAD IOCM): quality, patient safety, incorrect worklist entry. The fourth,
 # 113039 (retention expired), takes images from an archive and says nothing against what was seen on them.
 WITHDRAWING = frozenset({"113001", "113037", "113038"})
+PATIENT_HALF = 32  # characters: a patient digest is that of the Patient ID, then that of name and birth date
+UNKNOWN_HALF = "-" * PATIENT_HALF  # that half is not in the header
 _OF_A_PATIENT = (Disposition.ANALYSE, Disposition.PRIOR, Disposition.NOT_AN_IMAGE)
 _newer = instances.alias("newer")
 

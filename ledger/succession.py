@@ -8,7 +8,7 @@ from sqlalchemy.sql import ColumnElement
 from ledger.database import db_now
 from ledger.history import note
 from ledger.queueing import dismiss
-from ledger.records import DeliveryState, NotificationState, Proof, ReportKind, SentReference, Stage
+from ledger.records import STILL_TO_GO, DeliveryState, NotificationState, Proof, ReportKind, SentReference, Stage
 from ledger.standing import standing
 from ledger.states import IDLE, JobState
 from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports
@@ -93,9 +93,7 @@ def overtake(connection: Connection, study_uid: str, why: str, *, everything: bo
     if not untrue:
         return 0
     theirs = select(objects.c.id).where(objects.c.report_id.in_(untrue))
-    waiting = and_(
-        deliveries.c.object_id.in_(theirs), deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED))
-    )
+    waiting = and_(deliveries.c.object_id.in_(theirs), deliveries.c.state.in_(STILL_TO_GO))
     stopped = connection.execute(
         update(deliveries)
         .where(waiting)

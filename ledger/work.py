@@ -10,7 +10,17 @@ from ledger.database import db_now
 from ledger.errors import LeaseLost
 from ledger.history import note
 from ledger.queueing import dismiss, report_waits
-from ledger.records import DeliveryState, ImageResult, Job, Proof, ReportKind, ResultStatus, Stage, TriagePriority
+from ledger.records import (
+    STILL_TO_GO,
+    DeliveryState,
+    ImageResult,
+    Job,
+    Proof,
+    ReportKind,
+    ResultStatus,
+    Stage,
+    TriagePriority,
+)
 from ledger.standing import lock_study, stands
 from ledger.states import IDLE, UNFINISHED, JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
@@ -222,8 +232,7 @@ def redirect(connection: Connection, old: str, new: str) -> int:
     A parked proof is of what `old` accepted and lost again and again: that is sent too.
     """
     there = select(deliveries.c.object_id).where(deliveries.c.destination == new)
-    still_to_go = (DeliveryState.WAITING, DeliveryState.REFUSED)  # what was overtaken goes nowhere
-    theirs = and_(deliveries.c.destination == old, deliveries.c.state.in_(still_to_go))
+    theirs = and_(deliveries.c.destination == old, deliveries.c.state.in_(STILL_TO_GO))  # what was overtaken is not
     connection.execute(deliveries.delete().where(theirs, deliveries.c.object_id.in_(there)))
     connection.execute(update(deliveries).where(theirs).values(destination=new, state=DeliveryState.WAITING, reason=""))
     given_up = and_(jobs.c.stage == Stage.PROVE, jobs.c.state == JobState.PARKED)

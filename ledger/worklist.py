@@ -188,14 +188,7 @@ def _slices_marked(said: list[ImageResult]) -> tuple[tuple[str, int, int], ...]:
 def _worst(said: list[ImageResult]) -> ImageResult | None:
     """The most urgent image that a model judged; the first of equals by its highest probability."""
     judged = [result for result in said if result.status is ResultStatus.ANALYSED and result.priority is not None]
-    return min(
-        judged,
-        key=lambda result: (
-            result.priority.rank if result.priority else 9,
-            -max((finding.probability for finding in result.findings), default=0.0),
-        ),
-        default=None,
-    )
+    return min(judged, key=lambda result: result.urgency, default=None)
 
 
 def _all_delivered_at(rows: list[Row[Any]]) -> datetime | None:

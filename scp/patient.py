@@ -18,7 +18,7 @@ from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from ledger.records import PATIENT_HALF, UNKNOWN_HALF
+from ledger.standing import PATIENT_HALF, UNKNOWN_HALF
 from scp.structure import PATIENT_BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SPECIFIC_CHARACTER_SET
 
 _DELIMITERS: Final = {0x09, 0x0A, 0x0C, 0x0D, 0x5E, 0x3D}  # after which a code extension starts anew (PS3.5 6.1.2.5.3)
