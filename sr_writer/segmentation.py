@@ -26,7 +26,7 @@ from sr_writer.dress import Report, Segment, dress, finished, own_equipment, own
 from sr_writer.errors import SourceUnreadable
 from sr_writer.identity import tracking_uid, uid_from
 from sr_writer.source import SliceHeader, SourceHeader, read_header, read_slice
-from sr_writer.words import series_description
+from sr_writer.words import name_of, series_description
 
 KIND = "segmentation"
 # CIELab, one for each segment in turn; a viewer that is told none warns its reader. Magenta, cyan, yellow, orange.
@@ -164,7 +164,7 @@ def _description(report: Report, volume: VolumeFinding, number: int) -> SegmentD
     model = volume.model
     return SegmentDescription(
         segment_number=number,
-        segment_label=volume.label.replace("_", " ").capitalize(),
+        segment_label=name_of(volume),
         segmented_property_category=codes.ABNORMAL_STRUCTURE,
         segmented_property_type=codes.segmented(volume.code),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -187,7 +187,7 @@ def volume_tracking_uid(report: Report, volume: VolumeFinding) -> str:
 
 
 def volume_tracking_id(volume: VolumeFinding) -> str:
-    return f"AI {volume.label.replace('_', ' ').capitalize()} volume"
+    return f"AI {name_of(volume)} volume"
 
 
 def name_dimensions(ds: Dataset, uid: str) -> None:

@@ -19,6 +19,7 @@ from sr_writer.words import (
     boxes_of,
     name_of,
     plus_minus,
+    reason_of,
     sayable,
     spoken,
     standing,
@@ -26,7 +27,6 @@ from sr_writer.words import (
 
 KIND = TEXT_SR
 LINE_LENGTH = 80  # characters
-_REASON_UNSAID = "the reason is in the node's own log"
 
 
 def text_report(report: Report) -> list[ResultObject]:
@@ -100,7 +100,7 @@ def _partly(report: Report, found: Sequence[Read]) -> str:
     images, slices = by_image(unjudged), len(unjudged) - len(by_image(unjudged))
     if slices and not images and report.findings.volumes:
         return f" {'1 slice' if slices == 1 else f'{slices} slices'}: {_reason(unjudged[0])}"
-    return f": {_reason((images or unjudged)[0]) if unjudged else _REASON_UNSAID}"
+    return f": {_reason((images or unjudged)[0]) if unjudged else reason_of('')}"
 
 
 def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
@@ -146,7 +146,7 @@ def _which(read: Read, found: Sequence[Read]) -> str:
 
 
 def _reason(read: Read) -> str:
-    said = sayable(read.result.reason, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
+    said = reason_of(read.result.reason)
     return said if read.result.status is ResultStatus.NOT_ASSESSED else f"analysis failed: {said}"
 
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from ledger.records import StudyFindings, VolumeFinding
 from sr_writer.reading import Read, in_order, of_slice_model, speaks
-from sr_writer.words import percent, sayable
+from sr_writer.words import name_of, plus_minus, reason_of, sayable
 
 NO_ALARM = "No alarm is raised by this model"
-_REASON_UNSAID = "the reason is in the node's own log"
 
 
 def volume_lines(findings: StudyFindings) -> list[str]:
@@ -17,7 +16,7 @@ def volume_lines(findings: StudyFindings) -> list[str]:
 
 def statement(volume: VolumeFinding, volumes: Sequence[VolumeFinding]) -> str:
     """One line. volumes: all of the study, to say which series is meant where there are several."""
-    name, where = _name(volume), _which(volume, volumes)
+    name, where = name_of(volume), _which(volume, volumes)
     if volume.present:
         return _joined(f"{name} suspected{where}: {_extent(volume)}", _probability(volume), NO_ALARM, volume.remark)
     if volume.undetermined:
@@ -35,8 +34,8 @@ def glance(findings: StudyFindings) -> list[str]:
 def short(volume: VolumeFinding) -> str:
     """For a label in a viewer."""
     if volume.present:
-        return f"{_name(volume)} suspected: {_extent(volume)}, {_pm(volume)}"
-    return f"{_name(volume)}: {_slices(len(volume.slices))} marked, {_ml(volume)}"
+        return f"{name_of(volume)} suspected: {_extent(volume)}, {plus_minus(volume)}"
+    return f"{name_of(volume)}: {_slices(len(volume.slices))} marked, {_ml(volume)}"
 
 
 def slice_refusals(found: Sequence[Read]) -> list[str]:
@@ -44,17 +43,13 @@ def slice_refusals(found: Sequence[Read]) -> list[str]:
     reasons: dict[str, int] = {}
     refused = [read for read in found if of_slice_model(read)]
     for read in refused:
-        reason = sayable(read.result.reason, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
+        reason = reason_of(read.result.reason)
         reasons[reason] = reasons.get(reason, 0) + 1
     return [f"Cannot assess {_slices(count)}: {reason}" for reason, count in sorted(reasons.items())]
 
 
 def _joined(*sentences: str) -> str:
     return " ".join(f"{text.rstrip('. ')}." for text in map(sayable, sentences) if text)
-
-
-def _name(volume: VolumeFinding) -> str:
-    return volume.label.replace("_", " ").capitalize()
 
 
 def _extent(volume: VolumeFinding) -> str:
@@ -71,12 +66,8 @@ def _ml(volume: VolumeFinding) -> str:
     return f"volume {volume.volume_ml:.1f} ml" if volume.volume_ml >= 1.0 else f"volume {volume.volume_ml:.2f} ml"
 
 
-def _pm(volume: VolumeFinding) -> str:
-    return f"{percent(volume.probability)} % ± {volume.probability_sd * 100:.1f} %"
-
-
 def _probability(volume: VolumeFinding) -> str:
-    return f"Mean probability of these slices {_pm(volume)}"
+    return f"Mean probability of these slices {plus_minus(volume)}"
 
 
 def _too_little(volume: VolumeFinding) -> str:

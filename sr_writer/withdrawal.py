@@ -24,11 +24,10 @@ from sr_writer.dress import Report
 from sr_writer.identity import uid_from
 from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR
 from sr_writer.regions import finish_region, outline, region
-from sr_writer.words import DISCLAIMER, sayable
+from sr_writer.words import DISCLAIMER, reason_of
 
 HEADLINE = "AI RESULT WITHDRAWN"
 DO_NOT_USE = "Do not use the earlier AI result."
-_REASON_UNSAID = "the reason is in the node's own log"
 _WHAT = "withdrawn"
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _NAMES = {
@@ -54,8 +53,8 @@ def withdrawn_objects(report: Report) -> list[ResultObject]:
 
 def lines(report: Report) -> list[str]:
     """What is withdrawn and why, for a reader; first that it is, last the disclaimer."""
-    reason = sayable(report.findings.withdrawal_reason, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
-    return [HEADLINE, DO_NOT_USE, f"Why: {reason}.", "The images are to be read as without AI triage.", DISCLAIMER]
+    why = reason_of(report.findings.withdrawal_reason)
+    return [HEADLINE, DO_NOT_USE, f"Why: {why}.", "The images are to be read as without AI triage.", DISCLAIMER]
 
 
 def replaced(report: Report) -> list[str]:

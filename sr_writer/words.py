@@ -6,7 +6,7 @@ Never: the word that calls an image healthy, and the lowest priority's name (DES
 import re
 from collections.abc import Iterable
 
-from ledger.records import Finding, ImageResult, TriagePriority
+from ledger.records import Finding, ImageResult, TriagePriority, VolumeFinding
 
 DISCLAIMER = (
     "AI triage output. For research use only - not for diagnostic use. Not reviewed by a physician. "
@@ -17,6 +17,7 @@ NO_FINDING = "No flagged finding; other disease was not looked for."
 BANNER = "AI – RESEARCH – NOT FOR DIAGNOSIS"
 FLAGGED = (TriagePriority.HIGH, TriagePriority.MEDIUM)
 
+_REASON_UNSAID = "the reason is in the node's own log"
 _INTERNAL_LABELS = frozenset({"normal"})  # a class of some models that says nothing to a reader
 _UNSPEAKABLE = re.compile(r"\bnormal\b|\bLOW\b|\bnormal(ly|ity)\b", re.IGNORECASE)
 _LONG_STRING = 64  # VR LO, PS3.5 6.2
@@ -38,9 +39,14 @@ def speakable(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.label not in _INTERNAL_LABELS)
 
 
-def name_of(finding: Finding) -> str:
+def reason_of(text: str) -> str:
+    """A reason as it stands within a sentence: without a full stop, and never with a word that no reader may see."""
+    return sayable(text, _REASON_UNSAID).rstrip(". ") or _REASON_UNSAID
+
+
+def name_of(said: Finding | VolumeFinding) -> str:
     """ "pneumonia" as it begins a sentence."""
-    return finding.label.replace("_", " ").capitalize()
+    return said.label.replace("_", " ").capitalize()
 
 
 def percent(probability: float) -> str:
@@ -57,10 +63,10 @@ def in_percent(probability: float) -> float:
     return min(max(round(probability * 100.0, 2), 0.01), 99.99)
 
 
-def plus_minus(finding: Finding) -> str:
+def plus_minus(said: Finding | VolumeFinding) -> str:
     """ "93.1 % ± 3.0 %": the mean and the sd of the calibrated passes."""
-    sd = finding.probability_sd
-    return f"{percent(finding.probability)} % ± {'<0.1' if sd < 0.0005 else f'{sd * 100:.1f}'} %"
+    sd = said.probability_sd
+    return f"{percent(said.probability)} % ± {'<0.1' if sd < 0.0005 else f'{sd * 100:.1f}'} %"
 
 
 def boxes_of(finding: Finding, shown: bool = True) -> str:

@@ -18,6 +18,7 @@ from sr_writer.adapters.http import post, refusal
 from sr_writer.adapters.telling import WITHDRAWN, Answer, Message, accepted, not_needed, refused, secret
 from sr_writer.errors import Unreachable
 from sr_writer.identity import uid_from
+from sr_writer.source import PATIENT
 
 UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"
 _EMPTY = (
@@ -130,7 +131,7 @@ def workitem(message: Message, settings: UpsAdapter) -> Dataset:
     ds.ScheduledWorkitemCodeSequence = [codes.INTERPRETATION]
     ds.CommentsOnTheScheduledProcedureStep = "AI triage, for research use only; not reviewed by a physician."
     ds.ProcedureStepState, ds.InputReadinessState = "SCHEDULED", "READY"
-    for keyword in ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
+    for keyword in PATIENT:
         setattr(ds, keyword, message.text(keyword))
     ds.StudyInstanceUID = message.notice.study_instance_uid
     ds.ReferencedRequestSequence = _request(message)

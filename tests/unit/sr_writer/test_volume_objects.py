@@ -295,3 +295,13 @@ def test_a_lossy_slice_that_is_not_square_keeps_its_shape(store: Store, tmp_path
     assert seg.LossyImageCompression == "01"
     assert seg.BodyPartExamined == "BRAIN"  # by where the finding sits
     _valid(made, tmp_path)
+
+
+def test_passes_that_agree_closely_are_not_said_to_agree_wholly(store: Store) -> None:
+    """As of a single image: an sd is never 0.0 in words."""
+    findings = measured_study(store, _series(), MARKS)
+    sure = replace(findings, volumes=tuple(replace(one, probability_sd=0.0002) for one in findings.volumes))
+    for kind in ("text_sr", "measurement_sr"):
+        said = " ".join(_texts(_one(_build(sure, store), kind)))
+        assert "± <0.1 %" in said
+        assert "± 0.0 %" not in said
