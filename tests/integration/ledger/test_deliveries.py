@@ -18,16 +18,10 @@ def test_a_delivery_is_never_parked_for_its_attempts(ledger: Ledger, story: Stor
 def test_each_destination_has_its_own_delivery(ledger: Ledger, story: Story) -> None:
     story.image(judged(MEDIUM, 0.6))
     story.report(PACS, OTHER)
-    job = story.next(Stage.DELIVER, PACS)
-    [stored] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
-    ledger.finish_delivery(job)
+    [stored] = story.deliver(PACS)
     assert dict(ledger.worklist()[0].deliveries) == {PACS: "delivered", OTHER: "waiting"}
     assert ledger.worklist()[0].delivered_at is None
-    other = story.next(Stage.DELIVER, OTHER)
-    assert [item.object_id for item in ledger.undelivered(other)] == [stored.object_id]
-    ledger.record_delivery(other, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0x0111, ""))
-    ledger.finish_delivery(other)
+    assert [item.object_id for item in story.deliver(OTHER, status=0x0111)] == [stored.object_id]
     assert ledger.worklist()[0].delivered_at is not None
 
 
@@ -67,10 +61,7 @@ def test_what_waits_for_a_destination_can_be_redirected(ledger: Ledger, story: S
 def test_what_a_destination_has_accepted_stays_with_it(ledger: Ledger, story: Story) -> None:
     story.image(judged(MEDIUM, 0.6))
     story.report(PACS)
-    job = story.next(Stage.DELIVER)
-    [stored] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(stored.object_id, DeliveryState.DELIVERED, 0, ""))
-    ledger.finish_delivery(job)
+    story.deliver()
     assert ledger.redirect(PACS, OTHER) == 0
     assert dict(ledger.worklist()[0].deliveries) == {PACS: "delivered"}
 
