@@ -1,7 +1,7 @@
 """What `opentriage probe-pacs` does on the network: send a probe's study, then ask what became of it.
 
-One association for the images and one for the results, as `deliver` opens them: each SOP class in the one transfer
-syntax in which the node writes it. Then the peer is asked in every way a destination can be asked to prove.
+One association for the images and one for the results, which leave as the node's own results do. Then the peer is asked
+in every way a destination can be asked to prove.
 """
 
 import tempfile
@@ -9,34 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
-from pydicom.uid import UID
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext
-
 from config.settings import DeliverSettings, Destination, ProfileName
-from ledger.commitments import CommitmentAnswer
-from ledger.errors import RetryableError
-from ledger.records import DeliveryState, ResultObject
+from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
+from ledger.store import Store
+from node.sending import NoAssociation
 from sr_writer import commitment, profiles, read_back
 from sr_writer.association import NotOffered
+from sr_writer.deliver import Sender
 from sr_writer.errors import Unreachable
 from sr_writer.identity import uid_from
 from sr_writer.probe_study import SOURCE, STUDY_UID, probe_objects
 from sr_writer.profiles import PROFILES
-from sr_writer.statuses import class_name, rejection, sentence, state_of
+from sr_writer.statuses import class_name
 
 _LOW = 2  # (0000,0700), PS3.7 9.3.1.1
 _LISTS_WITHIN_S = 10.0  # an archive may file what it accepted a little later
 _BETWEEN_S = 1.0
-_REFUSALS = {1: "refused by the user", 2: "refused", 3: "class refused", 4: "transfer syntax refused"}
-_config.STORE_SEND_CHUNKED_DATASET = True  # the file's bytes, not a data set written anew
-
-
-class NoAssociation(RetryableError):
-    """The peer could not be reached or refused the association."""
 
 
 class Found(StrEnum):
@@ -100,10 +91,10 @@ def probe(destination: Destination, settings: DeliverSettings, on_step: Callable
     """Send and ask. on_step: told what is being done. Raises NoAssociation when nothing could be sent at all."""
     with tempfile.TemporaryDirectory(prefix="opentriage-probe-") as folder:
         on_step("making the probe's study")
-        objects = probe_objects(Path(folder) / "store")
-        files = _written(objects, Path(folder))
+        store = Store(Path(folder) / "store")
+        objects = probe_objects(store.root)
         on_step("sending")
-        rows = [row for part in _parts(objects) for row in _Sender(destination, settings).send(part, files)]
+        rows = [row for part in _parts(objects) for row in _send(destination, settings, part, store)]
         on_step("asking what it holds")
         kept = [one for one, row in zip(objects, rows, strict=True) if row.stored]
         asked = _ask(destination, settings, kept) if kept else ()
@@ -117,78 +108,53 @@ def _parts(objects: Sequence[ResultObject]) -> Iterator[list[ResultObject]]:
     yield [one for one in objects if one.kind != SOURCE]
 
 
-def _written(objects: Sequence[ResultObject], folder: Path) -> dict[str, Path]:
-    files = {one.sop_instance_uid: folder / f"{i:02}.dcm" for i, one in enumerate(objects)}
-    for one in objects:
-        files[one.sop_instance_uid].write_bytes(one.content)
-    return files
+def _send(
+    destination: Destination, settings: DeliverSettings, objects: Sequence[ResultObject], store: Store
+) -> list[Row]:
+    """A row for each. Raises NoAssociation when nothing could be sent at all."""
+    stored = [_stored(number, one, store) for number, one in enumerate(objects)]
+    outcomes: dict[int, DeliveryOutcome] = {}
+    try:
+        Sender(destination, settings, priority=_LOW).send(
+            stored, store, lambda outcome: outcomes.update({outcome.object_id: outcome})
+        )
+    except Unreachable as error:
+        raise NoAssociation(str(error)) from None
+    if all(not outcome.context for outcome in outcomes.values()):  # rejected as a whole
+        raise NoAssociation(next(outcome.reason for outcome in outcomes.values()))
+    return [_row(one, outcomes[number], destination) for number, one in enumerate(objects)]
 
 
-class _Sender:
-    """Sends one part of the study."""
-
-    def __init__(self, destination: Destination, settings: DeliverSettings) -> None:
-        self._destination = destination
-        self._settings = settings
-        self._association: Association | None = None
-        self._contexts: dict[str, PresentationContext] = {}
-
-    def send(self, objects: Sequence[ResultObject], files: Mapping[str, Path]) -> list[Row]:
-        """A row for each. Raises NoAssociation when there is none at first."""
-        self._open(objects)
-        try:
-            return [self._row(one, objects, files[one.sop_instance_uid]) for one in objects]
-        finally:
-            if self._association is not None and self._association.is_established:
-                self._association.release()
-
-    def _open(self, objects: Sequence[ResultObject]) -> None:
-        ae = AE(ae_title=self._destination.calling_ae_title)
-        ae.connection_timeout = ae.acse_timeout = self._settings.connect_timeout_s
-        ae.dimse_timeout = ae.network_timeout = self._settings.response_timeout_s
-        for sop_class, syntax in dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in objects):
-            ae.add_requested_context(sop_class, syntax)
-        peer = self._destination
-        association = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
-        if not association.is_established and not association.rejected_contexts:
-            raise NoAssociation(_why(association, peer))
-        self._association = association
-        answered = [*association.accepted_contexts, *association.rejected_contexts]
-        self._contexts = {str(context.abstract_syntax): context for context in answered}
-
-    def _row(self, one: ResultObject, objects: Sequence[ResultObject], file: Path) -> Row:
-        wanted = "no" if one.kind == SOURCE else needed(self._destination.profile).get(one.kind, "no")
-        if wanted == "yes" and one.sop_class_uid not in PROFILES[self._destination.profile].sop_classes()[one.kind]:
-            wanted = "no"
-        context = self._contexts[one.sop_class_uid]
-        if context.result != 0:
-            return Row(one.kind, one.sop_class_uid, wanted, _REFUSALS.get(context.result or 2, "refused"))
-        row = Row(one.kind, one.sop_class_uid, wanted, UID(one.transfer_syntax_uid).name, accepted=True)
-        try:
-            if self._association is None or not self._association.is_established:
-                self._open(objects)
-            status = self._store(file)
-        except NoAssociation as error:
-            return replace(row, remark=str(error))
-        if status is None:
-            return replace(row, remark="broke off or did not answer")
-        stored = state_of(status) is DeliveryState.DELIVERED
-        return replace(row, status=status, stored=stored, remark=sentence(status, one.sop_class_uid, self._destination))
-
-    def _store(self, file: Path) -> int | None:
-        assert self._association is not None
-        try:
-            response = self._association.send_c_store(file, priority=_LOW)
-        except (ValueError, RuntimeError, AttributeError):  # it ended between two objects
-            return None
-        return int(response.Status) if "Status" in response else None
+def _stored(number: int, one: ResultObject, store: Store) -> StoredObject:
+    """As delivery sees it, in no choice: every class is tried."""
+    digest = sha256(one.content).hexdigest()
+    return StoredObject(
+        object_id=number,
+        kind=one.kind,
+        sop_class_uid=one.sop_class_uid,
+        sop_instance_uid=one.sop_instance_uid,
+        transfer_syntax_uid=one.transfer_syntax_uid,
+        sha256=digest,
+        path=store.put("objects", digest, ".dcm", one.content),
+        priority=TriagePriority.LOW,
+    )
 
 
-def _why(association: Association, peer: Destination) -> str:
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        return rejection(int(answer.result_source or 0), int(answer.diagnostic or 0), peer)
-    return f"no association with {peer.key}: check host, port and network, and that it is a DICOM service."
+def _row(one: ResultObject, outcome: DeliveryOutcome, destination: Destination) -> Row:
+    wanted = "no" if one.kind == SOURCE else needed(destination.profile).get(one.kind, "no")
+    if wanted == "yes" and one.sop_class_uid not in PROFILES[destination.profile].sop_classes()[one.kind]:
+        wanted = "no"
+    refused = outcome.state is DeliveryState.REFUSED and outcome.status is None
+    return Row(
+        one.kind,
+        one.sop_class_uid,
+        wanted,
+        outcome.context.rpartition(", ")[2] or "not tried",
+        accepted=bool(outcome.context) and not refused,
+        status=outcome.status,
+        stored=outcome.state is DeliveryState.DELIVERED,
+        remark="" if refused else outcome.reason,
+    )
 
 
 # --- what it holds ---
@@ -233,12 +199,8 @@ def _commitment(destination: Destination, settings: DeliverSettings, kept: Seque
     if answer is None:
         words = "takes the request; its answer goes to the node of this AE title, not to the probe"
         return Asked(name, None, words, offered=False)
-    held = _committed(answer)
+    held = frozenset(answer.committed)
     return Asked(name, held, f"commits to {len(held)} of {len(named)}", offered=True)
-
-
-def _committed(answer: CommitmentAnswer) -> frozenset[str]:
-    return frozenset(answer.committed)
 
 
 def _judged(row: Row, one: ResultObject, asked: Sequence[Asked]) -> Row:

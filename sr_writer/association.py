@@ -1,12 +1,14 @@
-"""An association that asks a destination something: proof of what it holds, in any of the DICOM ways."""
+"""An association with a destination: to store results there, or to ask in one of the DICOM ways what it holds."""
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
 
 from config.settings import DeliverSettings, Destination
 from ledger.errors import PermanentError
@@ -15,14 +17,13 @@ from sr_writer.statuses import class_name, rejection
 
 _config.LOG_RESPONSE_IDENTIFIERS = False  # an answer to a query may name a patient
 _config.LOG_REQUEST_IDENTIFIERS = False
-_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _TRANSIENT = 2  # result of A-ASSOCIATE-RJ
 
 T = TypeVar("T")
 
 
 class NotOffered(PermanentError):
-    """The destination cannot be asked this way until somebody changes something there; the text says what."""
+    """The destination does not talk to us, or not about this, until somebody changes something; the text says what."""
 
 
 class BrokeOff(Unreachable):
@@ -59,20 +60,27 @@ def asking(
 
     Raises Unreachable (later it may work) and NotOffered (it will not, until somebody changes something there).
     """
-    association = _associate(destination, settings, sop_class_uid, handlers)
+    context = build_context(sop_class_uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    association = associate(destination, settings, [context], handlers)
     try:
+        if not association.accepted_contexts:
+            raise NotOffered(f"{destination.key} does not offer {class_name(sop_class_uid)}.")
         yield association
     finally:
         if association.is_established:
             association.release()
 
 
-def _associate(
+def associate(
     destination: Destination,
     settings: DeliverSettings,
-    sop_class_uid: str,
-    handlers: Sequence[evt.EventHandlerType],
+    contexts: list[PresentationContext],
+    handlers: Sequence[evt.EventHandlerType] = (),
 ) -> Association:
+    """An association that was accepted, perhaps without a single context; then it has ended already.
+
+    Raises Unreachable (later it may work) and NotOffered (rejected for good).
+    """
     ae = AE(ae_title=destination.calling_ae_title)
     ae.connection_timeout = settings.connect_timeout_s
     ae.acse_timeout = settings.connect_timeout_s
@@ -82,16 +90,12 @@ def _associate(
     association = ae.associate(
         destination.host,
         destination.port,
-        contexts=[build_context(sop_class_uid, [_EXPLICIT, _IMPLICIT])],
+        contexts=contexts,
         ae_title=destination.ae_title,
         evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), (evt.EVT_CONN_OPEN, connected.append), *handlers],
     )
-    if association.is_established and association.accepted_contexts:
-        return association
     if association.is_established or association.rejected_contexts:
-        if association.is_established:
-            association.release()
-        raise NotOffered(f"{destination.key} does not offer {class_name(sop_class_uid)}.")
+        return association
     raise _no_association(association, destination, bool(connected))
 
 
@@ -101,13 +105,14 @@ def _no_association(association: Association, destination: Destination, connecte
         source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
         if answer.result != _TRANSIENT:
             return NotOffered(rejection(source, reason, destination))
-        return Unreachable(f"{destination.key} is busy ({source}/{reason}); it is asked again.")
+        return Unreachable(f"{destination.key} is busy ({source}/{reason}); it is tried again.")
     if connected:
         return Unreachable(f"{destination.key} broke off or did not answer the association request.")
     return Unreachable(f"no connection to {destination.key}: check host, port and network.")
 
 
 def _without_delay(event: evt.Event) -> None:
+    """Small PDUs leave at once: Nagle and delayed acknowledgement together cost 40 ms an object."""
     connection = event.assoc.dul.socket
     if connection is not None and connection.socket is not None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -2,17 +2,18 @@
 
 Of objects that say the same (a choice) the destination gets one: the accepted form with the smallest preference.
 pynetdicom's own `send_c_store` decodes and encodes again; here the stored data set goes into the request as it lies.
+Implicit VR Little Endian is offered beside the syntax of the file (PS3.5 10.1), and spoken where nothing else is
+accepted: the same elements with the same values, written without their VRs.
 """
 
 import hashlib
-import socket
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from io import BytesIO
 
-from pydicom.uid import UID
-from pynetdicom import AE, build_context, evt
+from pydicom.uid import UID, ImplicitVRLittleEndian
+from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
@@ -20,8 +21,10 @@ from pynetdicom.presentation import PresentationContext
 from config.settings import DeliverSettings, Destination
 from ledger.records import DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
 from ledger.store import Store
+from sr_writer.association import NotOffered, associate
 from sr_writer.errors import NotNow, NotProven, Unreachable
-from sr_writer.statuses import class_name, context_refusal, rejection, sentence, state_of
+from sr_writer.implicit_vr import in_implicit_vr
+from sr_writer.statuses import class_name, context_refusal, negotiation, sentence, state_of
 
 OnOutcome = Callable[[DeliveryOutcome], None]
 Prove = Callable[[StoredObject, bytes], None]  # right before a send; raises NotProven, NotNow
@@ -31,7 +34,6 @@ Contexts = dict[tuple[str, str], PresentationContext]  # accepted ones by (SOP c
 _MEDIUM, _HIGH = 0, 1  # (0000,0700), PS3.7 9.3.1.1
 _PREFIX = 132  # preamble and "DICM"
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
-_TRANSIENT = 2  # result of A-ASSOCIATE-RJ
 
 
 class DamagedObject(Exception):
@@ -44,10 +46,6 @@ class _Ended(Enum):
     DONE = auto()
     ABORTED = auto()  # the peer broke off: the next object may do better on a new association
     SILENT = auto()  # no answer in time: nothing more is tried now
-
-
-class _Rejected(Exception):
-    """The destination will not talk to us until somebody changes something; the text says what."""
 
 
 def data_set_bytes(content: bytes, sha256: str) -> bytes:
@@ -68,6 +66,12 @@ def forms_of(objects: Sequence[StoredObject]) -> list[Forms]:
     return [tuple(sorted(forms, key=lambda item: (item.preference, item.object_id))) for forms in choices.values()]
 
 
+def _accepted(item: StoredObject, contexts: Contexts) -> PresentationContext | None:
+    """The context in the syntax of the file, else the one in Implicit VR."""
+    syntaxes = (item.transfer_syntax_uid, str(ImplicitVRLittleEndian))
+    return next((found for syntax in syntaxes if (found := contexts.get((item.sop_class_uid, syntax)))), None)
+
+
 def _unchecked(item: StoredObject, content: bytes) -> None:
     """Nobody asks for a proof."""
 
@@ -75,13 +79,21 @@ def _unchecked(item: StoredObject, content: bytes) -> None:
 class Sender:
     """Sends to one destination. Holds no connection between calls; safe to use from one thread at a time.
 
-    prove: told of each object and its file's bytes right before they would leave.
+    prove: told of each object and its file's bytes right before they would leave. priority: (0000,0700) of every
+    object, instead of what its report says (PS3.7 9.3.1.1).
     """
 
-    def __init__(self, destination: Destination, settings: DeliverSettings, prove: Prove = _unchecked) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        settings: DeliverSettings,
+        prove: Prove = _unchecked,
+        priority: int | None = None,
+    ) -> None:
         self._destination = destination
         self._settings = settings
         self._prove = prove
+        self._priority = priority
 
     def send(self, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome) -> None:
         """Send on one association, most urgent first; `on_outcome` hears of an object once, as soon as it is known.
@@ -95,7 +107,7 @@ class Sender:
         while waiting:
             try:
                 association = self._associate(waiting)
-            except _Rejected as error:
+            except NotOffered as error:
                 return self._all(waiting, DeliveryState.REFUSED, str(error), on_outcome)
             except Unreachable as error:
                 if first:
@@ -134,7 +146,7 @@ class Sender:
         """
         outcomes: list[DeliveryOutcome] = []
         for item in forms:
-            if (context := contexts.get((item.sop_class_uid, item.transfer_syntax_uid))) is None:
+            if (context := _accepted(item, contexts)) is None:
                 continue
             try:
                 outcome, ended = self._store(association, context, item, store)
@@ -148,7 +160,10 @@ class Sender:
         tried = {outcome.object_id for outcome in outcomes}
         reason = context_refusal(forms, refused, self._destination)
         left = [item for item in forms if item.object_id not in tried]
-        outcomes += [DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason) for item in left]
+        outcomes += [
+            DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason, negotiation(item, refused))
+            for item in left
+        ]
         return outcomes, _Ended.DONE
 
     def _store(
@@ -164,9 +179,12 @@ class Sender:
             reason = f"the stored object cannot be read now ({type(error).__name__}); it is tried again."
             return DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason), _Ended.DONE
         self._prove(item, content)
-        agreed = f"{class_name(item.sop_class_uid)}, {UID(item.transfer_syntax_uid).name}"
+        syntax = context.transfer_syntax[0]
+        if syntax != item.transfer_syntax_uid:
+            data = in_implicit_vr(data)
+        agreed = f"{class_name(item.sop_class_uid)}, {UID(syntax).name}"
         began = time.monotonic()
-        status = _c_store(association, context, item, data)
+        status = _c_store(association, context, item, data, self._priority)
         if status is not None:
             text = sentence(status, item.sop_class_uid, self._destination)
             return DeliveryOutcome(item.object_id, state_of(status), status, text, agreed), _Ended.DONE
@@ -177,35 +195,11 @@ class Sender:
         return outcome, _Ended.SILENT if silent else _Ended.ABORTED
 
     def _associate(self, waiting: Sequence[Forms]) -> Association:
-        """An association with contexts for every form, perhaps none accepted. Raises Unreachable, _Rejected."""
-        ae = AE(ae_title=self._destination.calling_ae_title)
-        ae.connection_timeout = self._settings.connect_timeout_s
-        ae.acse_timeout = self._settings.connect_timeout_s
-        ae.dimse_timeout = self._settings.response_timeout_s
-        ae.network_timeout = self._settings.response_timeout_s
-        connected: list[evt.Event] = []
-        wanted = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for forms in waiting for item in forms)
-        association = ae.associate(
-            self._destination.host,
-            self._destination.port,
-            contexts=[build_context(sop_class, syntax) for sop_class, syntax in wanted],
-            ae_title=self._destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), (evt.EVT_CONN_OPEN, connected.append)],
-        )
-        if association.is_established or association.rejected_contexts:
-            return association
-        raise self._no_association(association, bool(connected))
-
-    def _no_association(self, association: Association, connected: bool) -> Exception:
-        answer = association.acceptor.primitive
-        if association.is_rejected and answer is not None:
-            source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
-            if answer.result != _TRANSIENT:
-                return _Rejected(rejection(source, reason, self._destination))
-            return Unreachable(f"{self._destination.key} is busy ({source}/{reason}); it is tried again.")
-        if connected:
-            return Unreachable(f"{self._destination.key} broke off or did not answer the association request.")
-        return Unreachable(f"no connection to {self._destination.key}: check host, port and network.")
+        """An association with contexts for every form, perhaps none accepted. Raises Unreachable, NotOffered."""
+        stored = [(item.sop_class_uid, item.transfer_syntax_uid) for forms in waiting for item in forms]
+        plain = [(sop_class, str(ImplicitVRLittleEndian)) for sop_class, _ in stored]
+        contexts = [build_context(sop_class, syntax) for sop_class, syntax in dict.fromkeys([*stored, *plain])]
+        return associate(self._destination, self._settings, contexts)
 
     @staticmethod
     def _stopped(item: StoredObject, reason: str) -> DeliveryOutcome:
@@ -218,14 +212,9 @@ class Sender:
                 on_outcome(DeliveryOutcome(item.object_id, state, None, reason))
 
 
-def _without_delay(event: evt.Event) -> None:
-    """Small PDUs leave at once: Nagle and delayed acknowledgement together cost 40 ms an object."""
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _c_store(association: Association, context: PresentationContext, item: StoredObject, data: bytes) -> int | None:
+def _c_store(
+    association: Association, context: PresentationContext, item: StoredObject, data: bytes, priority: int | None
+) -> int | None:
     """One C-STORE with exactly `data` as its data set; the status, or None when there was no valid answer.
 
     Follows `Association.send_c_store` of pynetdicom 3.0, which has no public way to send encoded bytes.
@@ -234,7 +223,8 @@ def _c_store(association: Association, context: PresentationContext, item: Store
     request.MessageID = 1 + item.object_id % 65535  # one message is outstanding at a time
     request.AffectedSOPClassUID = item.sop_class_uid
     request.AffectedSOPInstanceUID = item.sop_instance_uid
-    request.Priority = _HIGH if item.priority is TriagePriority.HIGH else _MEDIUM
+    said = _HIGH if item.priority is TriagePriority.HIGH else _MEDIUM
+    request.Priority = said if priority is None else priority
     request.DataSet = BytesIO(data)
     if context.context_id is None or not association.is_established:
         return None

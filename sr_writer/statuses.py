@@ -23,6 +23,8 @@ _REFUSALS = {
     0x0211: "does not know C-STORE on this connection: check that AE title and port belong to a storage service",
     0x0212: "calls the request mistyped: look at its log for this object",
 }
+_NO_TRANSFER_SYNTAX = 4
+_CONTEXTS = {1: "refused by the user", 2: "refused", 3: "class refused", _NO_TRANSFER_SYNTAX: "transfer syntax refused"}
 
 
 def state_of(status: int) -> DeliveryState:
@@ -78,21 +80,24 @@ def rejection(source: int, reason: int, destination: Destination) -> str:
     return f"{destination.key} rejected the association for good ({source}/{reason}): it {advice}."
 
 
+def negotiation(form: StoredObject, results: Mapping[str, int]) -> str:
+    """How the presentation context of an object's class was refused (PS3.8 9.3.3.2)."""
+    return f"{class_name(form.sop_class_uid)}, {_CONTEXTS.get(results.get(form.sop_class_uid, 0), 'refused')}"
+
+
 def context_refusal(forms: Sequence[StoredObject], results: Mapping[str, int], destination: Destination) -> str:
     """A sentence for presentation contexts of which none was accepted (PS3.8 9.3.3.2), naming each form.
 
     results: of the negotiation, by SOP class UID.
     """
-    names = [f"{class_name(f.sop_class_uid)} in {UID(f.transfer_syntax_uid).name}" for f in forms]
-    codes = dict.fromkeys(str(results.get(f.sop_class_uid, 0)) for f in forms)
-    syntaxes = " or ".join(dict.fromkeys(UID(f.transfer_syntax_uid).name for f in forms))
+    names = dict.fromkeys(class_name(form.sop_class_uid) for form in forms)
+    codes = dict.fromkeys(str(results.get(form.sop_class_uid, 0)) for form in forms)
     advice = "enable storage of this class for our AE title there"
-    if any(results.get(f.sop_class_uid) == 4 for f in forms):
-        advice = f"enable {syntaxes} for it there"
-    if len(forms) > 1:
+    if len(names) > 1:
         advice = "enable storage of one of these classes for our AE title there"
-    what = " nor ".join(names)
+    if any(results.get(form.sop_class_uid) == _NO_TRANSFER_SYNTAX for form in forms):
+        advice = "enable Explicit or Implicit VR Little Endian for it there"
     return (
-        f"{destination.key} does not accept {what} from {destination.calling_ae_title} "
+        f"{destination.key} does not accept {' nor '.join(names)} from {destination.calling_ae_title} "
         f"(result {', '.join(codes)}): {advice}, then release the delivery."
     )

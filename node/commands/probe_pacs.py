@@ -10,8 +10,8 @@ from rich.text import Text
 
 from config.settings import DeliverSettings, Destination, ProfileName
 from node.console import err, fail, out, progress, usage_error
-from node.probe import Found, NoAssociation, Probed, Row, probe
-from node.sending import Peer
+from node.probe import Found, Probed, Row, probe
+from node.sending import NoAssociation, Peer
 from sr_writer.probe_study import PATIENT_ID, PATIENT_NAME, SOURCE, STUDY_DATE, STUDY_UID
 from sr_writer.profiles import DEFAULT_PROFILE, PROFILES
 from sr_writer.statuses import class_name

@@ -245,4 +245,4 @@ def test_wrong_usage_is_a_sentence(arguments: list[str]) -> None:
 def test_nobody_there_is_a_sentence() -> None:
     result = ask(f"ANY@127.0.0.1:{free_port()}", "--yes")
     assert result.exit_code == 1
-    assert "no association" in result.output
+    assert "no connection" in result.output

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.filereader import read_dataset
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 DELIVERED, WAITING, REFUSED = DeliveryState.DELIVERED, DeliveryState.WAITING, DeliveryState.REFUSED
 HIGH, MEDIUM = TriagePriority.HIGH, TriagePriority.MEDIUM
 SR, TEXT, SC = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.7"
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+EXPLICIT, IMPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50"
 FAST = DeliverSettings(connect_timeout_s=5.0, response_timeout_s=5.0)
 
 
@@ -186,12 +187,32 @@ def test_a_class_the_peer_does_not_take_is_refused_in_words_and_the_rest_goes(
     store: Store, objects: list[StoredObject]
 ) -> None:
     acceptor = Acceptor()
-    with listening(acceptor, contexts=((TEXT, EXPLICIT), (SC, IMPLICIT))) as destination:
+    with listening(acceptor, contexts=((TEXT, EXPLICIT), (SC, JPEG))) as destination:
         outcomes = send(destination, objects, store)
     assert [outcomes[i].state for i in (1, 2, 3)] == [REFUSED, DELIVERED, REFUSED]
     assert "Comprehensive SR Storage" in outcomes[1].reason
+    assert outcomes[1].context == "Comprehensive SR Storage, class refused"
     assert "Secondary Capture Image Storage" in outcomes[3].reason
-    assert "Explicit VR Little Endian" in outcomes[3].reason
+    assert "enable Explicit or Implicit VR Little Endian" in outcomes[3].reason
+    assert outcomes[3].context == "Secondary Capture Image Storage, transfer syntax refused"
+
+
+def test_a_peer_that_knows_implicit_vr_alone_gets_the_same_elements_in_it(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    acceptor = Acceptor()
+    with listening(
+        acceptor, contexts=((TEXT, EXPLICIT), (TEXT, IMPLICIT), (SR, IMPLICIT), (SC, IMPLICIT))
+    ) as destination:
+        outcomes = send(destination, objects, store)
+    assert {outcome.state for outcome in outcomes.values()} == {DELIVERED}
+    assert outcomes[1].context == "Comprehensive SR Storage, Implicit VR Little Endian"
+    assert outcomes[2].context == "Enhanced SR Storage, Explicit VR Little Endian"  # that of the file, where it may be
+    for item, heard in zip(objects, acceptor.heard, strict=True):
+        kept = dcmread(BytesIO(store.read(item.path)))
+        syntax = EXPLICIT if item.sop_class_uid == TEXT else IMPLICIT
+        came = read_dataset(BytesIO(heard.data), syntax == IMPLICIT, True)
+        assert {e.tag: e.value for e in came} == {e.tag: e.value for e in kept}  # 8-bit pixels are OW without a VR
 
 
 def test_a_peer_that_takes_none_of_it_refuses_each(store: Store, objects: list[StoredObject]) -> None:
@@ -364,7 +385,8 @@ def test_a_choice_of_which_no_form_is_accepted_is_refused_in_one_sentence_that_n
     assert outcomes[1].reason == outcomes[2].reason
     assert "Enhanced SR Storage" in outcomes[1].reason
     assert "Comprehensive SR Storage" in outcomes[1].reason
-    assert outcomes[1].context == outcomes[1].context == ""
+    assert outcomes[1].context == "Comprehensive SR Storage, class refused"
+    assert outcomes[2].context == "Enhanced SR Storage, class refused"
 
 
 def test_a_form_that_is_refused_for_good_makes_room_for_the_next(store: Store, objects: list[StoredObject]) -> None:

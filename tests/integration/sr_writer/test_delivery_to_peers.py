@@ -5,12 +5,14 @@ import json
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 from config.settings import DeliverSettings, Destination, Settings
 from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
@@ -58,33 +60,48 @@ def _deliver(destination: Destination, made: list[ResultObject], store: Store) -
     return outcomes
 
 
-@pytest.fixture
-def storescp(tmp_path: Path) -> Iterator[tuple[Destination, Path]]:
+@contextmanager
+def storescp(folder: Path, *options: str) -> Iterator[Destination]:
     """DCMTK's storescp, told to write the bytes as they come."""
-    folder = tmp_path / "received"
     folder.mkdir()
     port = free_port()
-    command = [str(need("storescp")), "-aet", "DCMTK", "+B", "-od", str(folder), str(port)]
+    command = [str(need("storescp")), "-aet", "DCMTK", "+B", *options, "-od", str(folder), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield Destination(ae_title="DCMTK", host="127.0.0.1", port=port), folder
+        yield Destination(ae_title="DCMTK", host="127.0.0.1", port=port)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def test_dcmtk_receives_the_very_bytes(
-    storescp: tuple[Destination, Path], made: list[ResultObject], store: Store
-) -> None:
-    destination, folder = storescp
-    outcomes = _deliver(destination, made, store)
+def _received(folder: Path) -> dict[str, bytes]:
+    return {path.name.split(".", 1)[1]: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_dcmtk_receives_the_very_bytes(made: list[ResultObject], store: Store, tmp_path: Path) -> None:
+    with storescp(tmp_path / "received") as destination:
+        outcomes = _deliver(destination, made, store)
     assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * len(made)
-    received = {path.name.split(".", 1)[1]: path.read_bytes() for path in folder.iterdir()}
+    received = _received(tmp_path / "received")
     assert len(received) == len(made) == 6  # three forms of the measurement report, text, picture, key objects
     for item in made:
         content = received[item.sop_instance_uid]
         sent = data_set_bytes(item.content, hashlib.sha256(item.content).hexdigest())
         assert data_set_bytes(content, hashlib.sha256(content).hexdigest()) == sent
+
+
+def test_an_archive_that_speaks_implicit_vr_alone_gets_every_result(
+    made: list[ResultObject], store: Store, tmp_path: Path
+) -> None:
+    with storescp(tmp_path / "received", "+xi") as destination:
+        outcomes = _deliver(destination, made, store)
+    assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * len(made)
+    assert {outcome.context.rpartition(", ")[2] for outcome in outcomes} == {"Implicit VR Little Endian"}
+    for uid, content in _received(tmp_path / "received").items():
+        got = dcmread(BytesIO(content))
+        assert got.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+        [kept] = [dcmread(BytesIO(one.content)) for one in made if one.sop_instance_uid == uid]
+        assert {e.tag: e.value for e in got} == {e.tag: e.value for e in kept}
 
 
 @pytest.fixture

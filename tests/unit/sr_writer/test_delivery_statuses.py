@@ -53,12 +53,12 @@ def form(sop_class_uid: str) -> StoredObject:
 def test_a_refused_context_names_class_and_syntax() -> None:
     text = context_refusal((form(TEXT_SR),), {TEXT_SR: 4}, PACS)
     assert "Enhanced SR Storage" in text
-    assert "enable Explicit VR Little Endian" in text
+    assert "enable Explicit or Implicit VR Little Endian" in text
 
 
 def test_a_refused_choice_names_every_form() -> None:
     text = context_refusal((form(COMPREHENSIVE_3D), form(TEXT_SR)), {COMPREHENSIVE_3D: 3, TEXT_SR: 3}, PACS)
-    assert "Comprehensive 3D SR Storage in Explicit VR Little Endian nor Enhanced SR Storage in" in text
+    assert "Comprehensive 3D SR Storage nor Enhanced SR Storage from" in text
     assert "(result 3): enable storage of one of these classes" in text
 
 
