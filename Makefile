@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
