@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,7 @@ def _row(images: LabelledImages, said: Floats, inside: NDArray[np.bool_], point:
     truth, score = images.labels[chosen, 0].astype(np.float64), said[chosen]
     if not _enough(truth):
         return None
-    groups = [images.groups[i] for i in np.flatnonzero(chosen)]
-    row: Figures = {"auc": auc_by_group(truth, score, groups)}
+    row: Figures = {"auc": auc_by_group(truth, score, list(compress(images.groups, chosen)))}
     if point is not None:
         ill = truth > 0.5
         row["sensitivity"] = proportion(int((score[ill] >= point).sum()), int(ill.sum()))

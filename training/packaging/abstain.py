@@ -9,6 +9,7 @@ leaves the stated share of them undoubted. A rule that would withhold none of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any, get_args
 
 import numpy as np
@@ -63,9 +64,8 @@ class Calibrated:
     distance: Floats | None
 
     def where(self, chosen: Flags) -> "Calibrated":
-        groups = [self.groups[i] for i in np.flatnonzero(chosen).tolist()]
         distance = None if self.distance is None else self.distance[chosen]
-        return Calibrated(self.scores[chosen], self.truth[chosen], groups, distance)
+        return Calibrated(self.scores[chosen], self.truth[chosen], list(compress(self.groups, chosen)), distance)
 
 
 def choose_rules(

@@ -13,6 +13,7 @@ the best cut of a few hundred images: such a cut would follow single images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -147,7 +148,7 @@ def folds(groups: Sequence[str], truth: NDArray[np.float64]) -> NDArray[np.int64
 
 
 def _patients(groups: Sequence[str], chosen: NDArray[np.bool_]) -> set[str]:
-    return {group for group, one in zip(groups, chosen, strict=True) if one}
+    return set(compress(groups, chosen))
 
 
 def choose_point(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def label_specs(
     for i, code in enumerate(recipe.shipped().codes):
         known = ~np.isnan(truth[:, i])
         scores, ill = outputs.scores[known, :, i].astype(np.float64), truth[known, i].astype(np.float64)
-        calibration = choose_calibration(scores, ill, [groups[k] for k in np.flatnonzero(known).tolist()])
+        calibration = choose_calibration(scores, ill, list(compress(groups, known)))
         point = choose_point(calibrate(scores, calibration).mean(axis=1), ill, target_sensitivity)
         specs.append(
             LabelSpec(
@@ -134,7 +135,7 @@ def age_groups(recipe: Recipe, outputs: Outputs, calibration: LabelledImages) ->
     for plan in recipe.shipped().age_groups:
         chosen = in_group(calibration, plan)
         part = Outputs(outputs.scores[chosen], outputs.features[chosen])
-        truth, patients = calibration.labels[chosen], [calibration.groups[k] for k in np.flatnonzero(chosen).tolist()]
+        truth, patients = calibration.labels[chosen], list(compress(calibration.groups, chosen))
         labels = label_specs(recipe, part, truth, patients, plan.target_sensitivity)
         groups.append(
             AgeGroup(

@@ -9,6 +9,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,7 @@ def _baseline(
         "sensitivity": proportion(int((scores[ill] >= point).sum()), int(ill.sum())),
         "specificity": proportion(int((scores[~ill] < point).sum()), int((~ill).sum())),
         "auc_by_domain": {
-            name: auc_by_group(
-                truth[part], scores[part], [g for g, kept in zip(looked.groups, part, strict=True) if kept]
-            )
+            name: auc_by_group(truth[part], scores[part], list(compress(looked.groups, part)))
             for name, part in _by_domain(looked).items()
         },
     }
