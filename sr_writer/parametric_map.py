@@ -58,7 +58,8 @@ def _groups(report: Report) -> dict[tuple[str, str, str], list[_Frame]]:
     groups: dict[tuple[str, str, str], list[_Frame]] = {}
     for read in analysed(by_image(reads(report.findings))):
         model = read.result.model
-        if read.instance.modality not in MODALITIES or model is None:
+        several = read.instance.sop_instance_uid in report.frames  # a frame says elsewhere where it lies
+        if read.instance.modality not in MODALITIES or several or model is None:
             continue
         for finding in spoken(read.result):
             if finding.activation is not None and (finding.present or finding.in_doubt):

@@ -36,7 +36,7 @@ def report_of(
         installation_uid=INSTALLATION,
         critical_flags=False,
         plan=made,
-        frames=frames_looked_at([first], store),
+        frames=frames_looked_at((item.instance for item in findings.looked_at), store),
     )
 
 

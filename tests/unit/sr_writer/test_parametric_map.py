@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage
+from structlog.testing import capture_logs
 
 from config.settings import ReportSettings, Settings
 from ledger.records import ActivationMap, StudyFindings, TriagePriority
@@ -84,3 +86,11 @@ def test_no_place_no_map(store: Store) -> None:
 def test_the_same_report_gives_the_same_bytes(store: Store) -> None:
     report = report_of(slices(store, series()), store)
     assert parametric_maps(report, store)[0].content == parametric_maps(report, store)[0].content
+
+
+def test_an_image_of_several_frames_has_no_map_and_nobody_is_warned(store: Store) -> None:
+    """Each of its frames says for itself where it lies; what stands beside them is the place of none."""
+    several = series(SOPClassUID=EnhancedMRImageStorage, NumberOfFrames=4)
+    with capture_logs() as events:
+        assert parametric_maps(report_of(slices(store, several), store), store) == []
+    assert events == []
