@@ -24,10 +24,10 @@ def fresh_uids() -> None:
     """Each send gives the object another SOP Instance UID, as a writer that builds its objects anew would."""
     real = deliver._c_store
 
-    def store(association: Any, context: Any, item: StoredObject, data: bytes) -> int | None:
+    def store(association: Any, context: Any, item: StoredObject, data: bytes, *more: Any) -> int | None:
         fresh = item.sop_instance_uid[:-8] + f"{random.SystemRandom().randrange(10**7, 10**8)}"
         renamed = data.replace(item.sop_instance_uid.encode(), fresh.encode())
-        return real(association, context, replace(item, sop_instance_uid=fresh), renamed)
+        return real(association, context, replace(item, sop_instance_uid=fresh), renamed, *more)
 
     deliver._c_store = store
 
