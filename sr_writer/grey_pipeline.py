@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.valuerep import DSfloat
 
@@ -40,7 +39,7 @@ def read_pipeline(path: Path) -> GreyPipeline:
             ds = dcmread(path, stop_before_pixels=True, force=True)
             values = Values(ds)
             return _pipeline(ds, values)
-        except (OSError, EOFError, InvalidDicomError, *UNREADABLE) as error:
+        except UNREADABLE as error:
             raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
 
 

@@ -6,6 +6,7 @@ files our objects by it. Nothing here is ever logged.
 """
 
 import re
+import struct
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,12 +20,15 @@ from pydicom import uid as uids
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 
 from sr_writer.errors import SourceUnreadable
 
-UNREADABLE = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)  # of one value
+UNREADABLE = (  # what pydicom raises over bytes that are not what they are said to be, of a value or of a whole file
+    AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, NotImplementedError, OSError,
+    OverflowError, RecursionError, TypeError, ValueError, struct.error,
+)  # fmt: skip
 _TYPE_2 = ("PatientName", "PatientID", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 _TYPE_3 = ("IssuerOfPatientID", "StudyDescription", "InstitutionName")
 _LONGEST = {  # characters (PS3.5 6.2): what names something is left out when longer, what describes it is cut
@@ -167,7 +171,7 @@ def _read(path: Path, keywords: list[str] | None = None) -> "Values":
     """keywords: of the elements that are wanted; None for all."""
     try:
         return Values(dcmread(path, stop_before_pixels=True, force=True, specific_tags=keywords))
-    except (OSError, EOFError, InvalidDicomError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         raise SourceUnreadable(f"a stored source cannot be read ({type(error).__name__})") from None
 
 

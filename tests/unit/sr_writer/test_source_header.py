@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from sr_writer.errors import SourceUnreadable
-from sr_writer.source import SourceHeader, read_header
-from tests.support.dx import make_dx
+from sr_writer.grey_pipeline import read_pipeline
+from sr_writer.source import SourceHeader, read_header, read_identity
+from tests.support.dx import make_dx, write
 
 NAME, ID = b"\x10\x00\x10\x00", b"\x10\x00\x20\x00"
 
@@ -131,3 +132,20 @@ def test_nothing_is_warned_about_aloud(tmp_path: Path, recwarn: pytest.WarningsR
         ds = make_dx(PatientBirthDate="SENTINEL", PatientAge="SENTINEL", StudyTime="SENTINEL")
     _header(ds, tmp_path)
     assert not [w for w in recwarn if "SENTINEL" in str(w.message)]
+
+
+@pytest.mark.parametrize(("vr", "value"), [(b"FD", b"\1\2\3\4\5\6"), (b"US", b"\1\2\3"), (b"SQ", b"\1\2\3\4\5\6")])
+@pytest.mark.parametrize("tag", [b"\x08\x00\x20\x00", b"\x10\x00\x20\x00", b"\x28\x00\x30\x00"])
+def test_an_element_of_another_kind_than_its_bytes_is_empty_and_stops_no_report(
+    tag: bytes, vr: bytes, value: bytes, tmp_path: Path
+) -> None:
+    """Study Date, Patient ID, Pixel Spacing. The image was looked at all the same: its alarm must leave."""
+    path = write(make_dx(PixelSpacing=[1, 1]), tmp_path / "odd.dcm")
+    content = path.read_bytes()
+    at = content.index(tag, 132)
+    length = int.from_bytes(content[at + 6 : at + 8], "little")
+    size = len(value).to_bytes(2, "little") if vr != b"SQ" else b"\0\0" + len(value).to_bytes(4, "little")
+    path.write_bytes(content[:at] + tag + vr + size + value + content[at + 8 + length :])
+    assert read_header(path, "1.2.3").rows == 256
+    read_identity(path)
+    read_pipeline(path)
