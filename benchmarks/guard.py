@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from config.settings import Settings
+from ledger.proofs import Evidence
 from ledger.reconcile import dataset_sha256
-from ledger.records import Evidence, ResultObject, StoredObject, StudyFindings, TriagePriority
+from ledger.records import ResultObject, StoredObject, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects
 from sr_writer.guard import Guard

@@ -6,21 +6,21 @@ from sqlalchemy import Connection, and_, select, update
 
 from ledger.database import db_now
 from ledger.history import note
-from ledger.proofs import stored_object
+from ledger.notifications import NotificationState
+from ledger.proofs import of_job, stored_objects
 from ledger.queueing import queue_job
 from ledger.records import (
     STILL_TO_GO,
     DeliveryOutcome,
     DeliveryState,
     Job,
-    NotificationState,
     Proof,
     ReportKind,
     Stage,
     StoredObject,
     StudyFindings,
 )
-from ledger.tables import deliveries, notifications, objects, reports
+from ledger.tables import deliveries, notifications, objects
 
 _UNTRIED = {"reason": "", "tries": 0, "changed_at": db_now()}
 
@@ -55,20 +55,7 @@ def undelivered(connection: Connection, job: Job) -> list[StoredObject]:
 
     After a person released a parked job, objects refused before are among them.
     """
-    rows = connection.execute(
-        select(objects, reports.c.priority)
-        .join(reports, reports.c.id == objects.c.report_id)
-        .join(
-            deliveries,
-            and_(deliveries.c.object_id == objects.c.id, deliveries.c.destination == job.destination),
-        )
-        .where(
-            objects.c.report_id == job.report_id,
-            deliveries.c.state.in_(STILL_TO_GO),
-        )
-        .order_by(objects.c.id)
-    )
-    return [stored_object(row) for row in rows]
+    return stored_objects(connection, and_(of_job(job), deliveries.c.state.in_(STILL_TO_GO)))
 
 
 def record_delivery(connection: Connection, job: Job, outcome: DeliveryOutcome) -> None:

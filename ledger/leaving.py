@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, Integer, Text, cast, func, select, update
 
 from ledger.history import note
-from ledger.records import DeliveryState, Job
+from ledger.records import STILL_TO_GO, Job
 from ledger.tables import deliveries, installation, objects, reports, studies
 
 STOPPED = "wrong_patient_stopped"
@@ -19,7 +19,7 @@ def may_leave(connection: Connection, object_id: int, destination: str) -> bool:
         .where(
             deliveries.c.object_id == object_id,
             deliveries.c.destination == destination,
-            deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED)),
+            deliveries.c.state.in_(STILL_TO_GO),
             studies.c.hold == "",
         )
     )

@@ -30,16 +30,15 @@ from ledger.commitments import Commitment, CommitmentAnswer
 from ledger.database import migrate, open_engine, transaction
 from ledger.history import Event
 from ledger.intake import Admission
+from ledger.notifications import Notice, NotificationState
+from ledger.proofs import Evidence
 from ledger.reconcile import Reconciliation, reconcile_store
 from ledger.records import (
     DeliveryOutcome,
-    Evidence,
     ImageResult,
     InstanceRef,
     InstanceResults,
     Job,
-    Notice,
-    NotificationState,
     ProofOutcome,
     ReceivedInstance,
     ResultObject,
@@ -293,7 +292,7 @@ class Ledger:
 
     def notice(self, job: Job) -> Notice:
         with self._read() as connection:
-            return proofs.notice(connection, job)
+            return notifications.notice(connection, job)
 
     def finish_notification(
         self, job: Job, state: NotificationState, reason: str = "", *, stopped: bool = False
@@ -303,7 +302,7 @@ class Ledger:
         stopped: REFUSED by us, since nobody could show whose it is.
         """
         with self._write() as connection:
-            proofs.finish_notification(connection, job, state, reason)
+            notifications.finish(connection, job, state, reason)
             if stopped:
                 leaving.note_stopped(connection, job, reason)
 

@@ -1,18 +1,48 @@
-"""What adapters were told: which of them heard of a study, and which report comes too late to be told."""
+"""What adapters are told of a report and what they answer; which of them heard of a study, and what comes too late."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
-from ledger.codec import moment
+from ledger.codec import instance_ref, load_result, moment
 from ledger.database import db_now
 from ledger.history import note
 from ledger.queueing import dismiss
-from ledger.records import NotificationState, ReportKind, Stage, TriagePriority
-from ledger.states import IDLE, UNFINISHED
-from ledger.tables import jobs, notifications, reports
+from ledger.records import Finding, InstanceRef, Job, ReportKind, SentReference, Stage, TriagePriority
+from ledger.states import IDLE, UNFINISHED, JobEvent
+from ledger.tables import instances, jobs, notifications, objects, report_sources, reports, results
+from ledger.work import end
+
+
+class NotificationState(StrEnum):
+    WAITING = "waiting"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NOT_NEEDED = "not_needed"  # its report was overtaken before the adapter heard of it
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What an adapter tells the outside of one report. No patient's identity: adapters read it from the source.
+
+    findings: none of a slice model, whose images do not speak by themselves. withdrawals: withdrawn reports of the
+    study before this one. overtaken: the adapter is to hear of a newer report of the study instead.
+    """
+
+    report_id: int
+    study_instance_uid: str
+    report_kind: ReportKind
+    priority: TriagePriority
+    findings: tuple[Finding, ...]  # of the most urgent image
+    critical_flags: tuple[str, ...]
+    made_at: datetime
+    source: InstanceRef | None  # whose header says who the patient is and which order it belongs to
+    objects: tuple[SentReference, ...]  # of the report
+    withdrawals: int = 0
+    overtaken: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,6 +55,52 @@ class Notification:
     state: NotificationState
     reason: str
     changed_at: datetime
+
+
+def notice(connection: Connection, job: Job) -> Notice:
+    """What the adapter of a NOTIFY job is to say."""
+    report = connection.execute(select(reports).where(reports.c.id == job.report_id)).one()
+    made = connection.execute(select(objects).where(objects.c.report_id == job.report_id).order_by(objects.c.id))
+    rows = connection.execute(
+        select(instances, results.c.body)
+        .join(report_sources, report_sources.c.instance_id == instances.c.id)
+        .outerjoin(results, results.c.instance_id == instances.c.id)
+        .where(report_sources.c.report_id == job.report_id)
+        .order_by(instances.c.id, results.c.id)
+    ).all()
+    said = [(instance_ref(row), load_result(row.body)) for row in rows if row.body]
+    worst = min(said, key=lambda pair: pair[1].urgency, default=None)
+    flags = dict.fromkeys(flag for _, result in said for flag in result.critical_flags)
+    alone = [result for _, result in said if not (result.model and result.model.volume_rule)]
+    speaks = min(alone, key=lambda result: result.urgency, default=None)
+    return Notice(
+        report_id=report.id,
+        study_instance_uid=report.study_uid,
+        report_kind=ReportKind(report.kind),
+        priority=TriagePriority(report.priority),
+        findings=speaks.findings if speaks else (),
+        critical_flags=tuple(flags),
+        made_at=moment(report.created_at),
+        source=worst[0] if worst else (instance_ref(rows[0]) if rows else None),
+        objects=tuple(SentReference(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid) for row in made),
+        withdrawals=withdrawals_before(connection, report.study_uid, report.id),
+        overtaken=newer_for(connection, report.study_uid, report.id, job.destination or ""),
+    )
+
+
+def finish(connection: Connection, job: Job, state: NotificationState, reason: str) -> None:
+    """Keep an adapter's answer. ACCEPTED and NOT_NEEDED end the job; REFUSED parks it; WAITING only records."""
+    connection.execute(
+        update(notifications)
+        .where(notifications.c.report_id == job.report_id, notifications.c.adapter == job.destination)
+        .values(state=state, reason=reason, tries=notifications.c.tries + 1, changed_at=db_now())
+    )
+    text = f"{job.destination}: {state}{': ' + reason if reason else ''}"
+    note(connection, job.study_instance_uid, f"notification_{state}", text, None, job.job_id)
+    if state in (NotificationState.ACCEPTED, NotificationState.NOT_NEEDED):
+        end(connection, job, JobEvent.FINISHED, reason)
+    elif state is NotificationState.REFUSED:
+        end(connection, job, JobEvent.FAILED_PERMANENT, reason)
 
 
 def of_study(connection: Connection, study_uid: str) -> list[Notification]:

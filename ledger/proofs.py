@@ -1,33 +1,38 @@
-"""After a destination said yes: what is known of whether it holds the object, and what adapters were told."""
+"""After a destination said yes: what is known of whether it holds the object."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, update
 from sqlalchemy.sql import ColumnElement
 
-from ledger.codec import instance_ref, load_result, moment
+from ledger.codec import instance_ref
 from ledger.database import db_now
 from ledger.history import note
-from ledger.notifications import newer_for, withdrawals_before
+from ledger.queueing import queue_job
 from ledger.records import (
+    STILL_TO_GO,
     DeliveryState,
-    Evidence,
-    ImageResult,
+    InstanceRef,
     Job,
-    Notice,
-    NotificationState,
     Proof,
     ProofOutcome,
-    ReportKind,
-    ResultStatus,
-    SentReference,
     Stage,
     StoredObject,
     TriagePriority,
 )
-from ledger.states import JobEvent, JobState
-from ledger.tables import deliveries, instances, jobs, notifications, objects, report_sources, reports, results
+from ledger.states import JobEvent
+from ledger.tables import deliveries, instances, jobs, objects, report_sources, reports
 from ledger.work import end, park
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one report rests on: the instances looked at, as they were then."""
+
+    report_id: int
+    instances: tuple[InstanceRef, ...]
+    source_sha256: tuple[str, ...]  # of each: the hash that the analysis computed of the bytes it decoded; "" unknown
 
 
 def finish_delivery(connection: Connection, job: Job, prove_after_s: float | None) -> None:
@@ -43,56 +48,59 @@ def park_delivery(connection: Connection, job: Job, reason: str, prove_after_s: 
 
 
 def _ask_later(connection: Connection, job: Job, prove_after_s: float | None) -> None:
-    waiting = _accepted(job, Proof.WAITING)
+    waiting = _unasked(job)
     if prove_after_s is None:
         text = "The destination offers no way to ask."
         connection.execute(update(deliveries).where(waiting).values(proof=Proof.UNPROVEN, proof_text=text))
         return
     if connection.execute(select(deliveries.c.object_id).where(waiting).limit(1)).first() is None:
         return
-    connection.execute(jobs.insert().values(**_follow_up(job, Stage.PROVE, prove_after_s)))
+    _queue_after(connection, job, Stage.PROVE, prove_after_s)
 
 
-def _follow_up(job: Job, stage: Stage, after_s: float) -> dict[str, object]:
+def _queue_after(connection: Connection, job: Job, stage: Stage, after_s: float) -> None:
+    """The next stage for the same report and destination, as urgent as this job."""
     rank = select(jobs.c.rank).where(jobs.c.id == job.job_id).scalar_subquery()
-    return {
-        "stage": stage,
-        "state": JobState.QUEUED,
-        "study_uid": job.study_instance_uid,
-        "report_id": job.report_id,
-        "destination": job.destination,
-        "rank": rank,
-        "queued_at": db_now(),
-        "due_at": db_now() + after_s,
-        "attempts": 0,
-        "generation": 0,
-        "reason": "",
-    }
-
-
-def _accepted(job: Job, proof: Proof) -> ColumnElement[bool]:
-    theirs = select(objects.c.id).where(objects.c.report_id == job.report_id)
-    return and_(
-        deliveries.c.object_id.in_(theirs),
-        deliveries.c.destination == job.destination,
-        deliveries.c.state == DeliveryState.DELIVERED,
-        deliveries.c.proof == proof,
+    queue_job(
+        connection,
+        stage,
+        job.study_instance_uid,
+        rank,
+        report_id=job.report_id,
+        destination=job.destination,
+        after_s=after_s,
     )
+
+
+def of_job(job: Job) -> ColumnElement[bool]:
+    """A condition on rows of `deliveries`: of the job's report, to its destination."""
+    theirs = select(objects.c.id).where(objects.c.report_id == job.report_id)
+    return and_(deliveries.c.object_id.in_(theirs), deliveries.c.destination == job.destination)
+
+
+def _unasked(job: Job) -> ColumnElement[bool]:
+    """Of these, what was accepted, and nobody knows more of."""
+    return and_(of_job(job), deliveries.c.state == DeliveryState.DELIVERED, deliveries.c.proof == Proof.WAITING)
 
 
 def unproven(connection: Connection, job: Job) -> list[StoredObject]:
     """The report's objects that the job's destination accepted and that nobody has asked for yet."""
+    return stored_objects(connection, _unasked(job))
+
+
+def stored_objects(connection: Connection, which: ColumnElement[bool]) -> list[StoredObject]:
+    """The objects of some deliveries, in the order they were made. which: a condition on rows of `deliveries`."""
     rows = connection.execute(
         select(objects, reports.c.priority)
         .join(reports, reports.c.id == objects.c.report_id)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(_accepted(job, Proof.WAITING))
+        .where(which)
         .order_by(objects.c.id)
     )
-    return [stored_object(row) for row in rows]
+    return [_stored_object(row) for row in rows]
 
 
-def stored_object(row: Row[Any]) -> StoredObject:
+def _stored_object(row: Row[Any]) -> StoredObject:
     """From a row of `objects` joined with its report's priority."""
     return StoredObject(
         object_id=row.id,
@@ -156,14 +164,8 @@ def _overtaken(connection: Connection, job: Job) -> bool:
 
 
 def _lost(job: Job) -> ColumnElement[bool]:
-    """The report's objects that the destination accepted and does not hold."""
-    theirs = select(objects.c.id).where(objects.c.report_id == job.report_id)
-    return and_(
-        deliveries.c.object_id.in_(theirs),
-        deliveries.c.destination == job.destination,
-        deliveries.c.state.in_((DeliveryState.WAITING, DeliveryState.REFUSED)),
-        deliveries.c.proof == Proof.MISSING,
-    )
+    """Of these, what the destination accepted and does not hold."""
+    return and_(of_job(job), deliveries.c.state.in_(STILL_TO_GO), deliveries.c.proof == Proof.MISSING)
 
 
 def times_lost(connection: Connection, job: Job) -> int:
@@ -176,16 +178,15 @@ def finish_proof(connection: Connection, job: Job) -> bool:
     end(connection, job, JobEvent.FINISHED)
     if connection.execute(select(deliveries.c.object_id).where(_lost(job)).limit(1)).first() is None:
         return False
-    connection.execute(jobs.insert().values(**_follow_up(job, Stage.DELIVER, 0.0)))
+    _queue_after(connection, job, Stage.DELIVER, 0.0)
     return True
 
 
 def give_up(connection: Connection, job: Job, reason: str) -> None:
     """Stop sending what the destination loses again and again. A person who releases the job starts over."""
-    lost = _lost(job)
     connection.execute(
         update(deliveries)
-        .where(lost)
+        .where(_lost(job))
         .values(state=DeliveryState.REFUSED, reason=reason, times_missing=0, changed_at=db_now())
     )
     park(connection, job, reason, None)
@@ -200,55 +201,3 @@ def evidence(connection: Connection, report_id: int) -> Evidence:
         .order_by(instances.c.id)
     ).all()
     return Evidence(report_id, tuple(instance_ref(row) for row in rows), tuple(row.source_sha256 for row in rows))
-
-
-def notice(connection: Connection, job: Job) -> Notice:
-    """What the adapter of a NOTIFY job is to say."""
-    report = connection.execute(select(reports).where(reports.c.id == job.report_id)).one()
-    made = connection.execute(select(objects).where(objects.c.report_id == job.report_id).order_by(objects.c.id))
-    rows = connection.execute(
-        select(instances, results.c.body)
-        .join(report_sources, report_sources.c.instance_id == instances.c.id)
-        .outerjoin(results, results.c.instance_id == instances.c.id)
-        .where(report_sources.c.report_id == job.report_id)
-        .order_by(instances.c.id, results.c.id)
-    ).all()
-    said = [(instance_ref(row), load_result(row.body)) for row in rows if row.body]
-    worst = min(said, key=lambda pair: _urgency(pair[1]), default=None)
-    flags = dict.fromkeys(flag for _, result in said for flag in result.critical_flags)
-    alone = [result for _, result in said if not (result.model and result.model.volume_rule)]
-    speaks = min(alone, key=_urgency, default=None)
-    return Notice(
-        report_id=report.id,
-        study_instance_uid=report.study_uid,
-        report_kind=ReportKind(report.kind),
-        priority=TriagePriority(report.priority),
-        findings=speaks.findings if speaks else (),
-        critical_flags=tuple(flags),
-        made_at=moment(report.created_at),
-        source=worst[0] if worst else (instance_ref(rows[0]) if rows else None),
-        objects=tuple(SentReference(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid) for row in made),
-        withdrawals=withdrawals_before(connection, report.study_uid, report.id),
-        overtaken=newer_for(connection, report.study_uid, report.id, job.destination or ""),
-    )
-
-
-def _urgency(result: ImageResult) -> tuple[int, int, float]:
-    judged = result.status is ResultStatus.ANALYSED
-    rank = result.priority.rank if result.priority else 9
-    return rank, 0 if judged else 1, -max((finding.probability for finding in result.findings), default=0.0)
-
-
-def finish_notification(connection: Connection, job: Job, state: NotificationState, reason: str) -> None:
-    """Keep an adapter's answer. ACCEPTED and NOT_NEEDED end the job; REFUSED parks it; WAITING only records."""
-    connection.execute(
-        update(notifications)
-        .where(notifications.c.report_id == job.report_id, notifications.c.adapter == job.destination)
-        .values(state=state, reason=reason, tries=notifications.c.tries + 1, changed_at=db_now())
-    )
-    text = f"{job.destination}: {state}{': ' + reason if reason else ''}"
-    note(connection, job.study_instance_uid, f"notification_{state}", text, None, job.job_id)
-    if state in (NotificationState.ACCEPTED, NotificationState.NOT_NEEDED):
-        end(connection, job, JobEvent.FINISHED, reason)
-    elif state is NotificationState.REFUSED:
-        end(connection, job, JobEvent.FAILED_PERMANENT, reason)

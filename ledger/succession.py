@@ -7,8 +7,9 @@ from sqlalchemy.sql import ColumnElement
 
 from ledger.database import db_now
 from ledger.history import note
+from ledger.notifications import NotificationState
 from ledger.queueing import dismiss
-from ledger.records import STILL_TO_GO, DeliveryState, NotificationState, Proof, ReportKind, SentReference, Stage
+from ledger.records import STILL_TO_GO, DeliveryState, Proof, ReportKind, SentReference, Stage
 from ledger.standing import standing
 from ledger.states import IDLE, JobState
 from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports

@@ -10,7 +10,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from config import Settings
 from ledger.ledger import Ledger
-from ledger.records import Disposition, NotificationState, Stage
+from ledger.notifications import NotificationState
+from ledger.records import Disposition, Stage
 from ledger.states import JobState
 from node import notices
 from node.counters import counted_here, counters_dir

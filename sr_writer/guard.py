@@ -22,8 +22,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 
+from ledger.notifications import Notice
+from ledger.proofs import Evidence
 from ledger.reconcile import dataset_sha256
-from ledger.records import Evidence, InstanceRef, Notice, StoredObject
+from ledger.records import InstanceRef, StoredObject
 from ledger.store import Store
 from sr_writer.errors import NotNow, NotProven, SourceUnreadable
 from sr_writer.source import PATIENT, SourceHeader, SourceIdentity, read_header, read_identity, value_text

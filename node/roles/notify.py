@@ -14,7 +14,8 @@ from config import Settings
 from config.adapters import Adapter, Hl7Adapter, UpsAdapter
 from config.settings import DeliverSettings
 from ledger.ledger import Ledger
-from ledger.records import Job, NotificationState, Stage
+from ledger.notifications import NotificationState
+from ledger.records import Job, Stage
 from node import log_events
 from node.roles.outward import Outward
 from sr_writer.adapters.hl7 import Hl7Teller

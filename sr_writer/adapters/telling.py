@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ledger.errors import RetryableError
-from ledger.records import Finding, Notice, NotificationState, ReportKind, TriagePriority
+from ledger.notifications import Notice, NotificationState
+from ledger.records import Finding, ReportKind, TriagePriority
 from sr_writer.identity import uid_from
 from sr_writer.source import SourceHeader, value_text
 from sr_writer.words import speakable

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from config.settings import DeliverSettings, NodeSettings, Settings
 from ledger.ledger import Ledger
-from ledger.notifications import Notification
-from ledger.records import NotificationState, Stage, TriagePriority
+from ledger.notifications import Notification, NotificationState
+from ledger.records import Stage, TriagePriority
 from node.commands.explain import app as explain
 from node.commands.release import app as release
 from node.lease import LeaseKeeper

@@ -11,16 +11,8 @@ from typer.testing import CliRunner
 from config import Settings, load_settings
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
-from ledger.records import (
-    DeliveryOutcome,
-    DeliveryState,
-    NotificationState,
-    Proof,
-    ProofOutcome,
-    Stage,
-    StoredObject,
-    TriagePriority,
-)
+from ledger.notifications import NotificationState
+from ledger.records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome, Stage, StoredObject, TriagePriority
 from ledger.store import Store
 from node import health
 from node.cli import app

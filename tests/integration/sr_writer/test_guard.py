@@ -13,17 +13,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from config.settings import Settings
+from ledger.notifications import Notice
+from ledger.proofs import Evidence
 from ledger.reconcile import dataset_sha256
-from ledger.records import (
-    Evidence,
-    InstanceRef,
-    Notice,
-    ReportKind,
-    ResultObject,
-    StoredObject,
-    StudyFindings,
-    TriagePriority,
-)
+from ledger.records import InstanceRef, ReportKind, ResultObject, StoredObject, StudyFindings, TriagePriority
 from ledger.store import Store
 from node.files import walk
 from sr_writer import guard as guard_module
