@@ -6,14 +6,12 @@ import secrets
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
 
 from sqlalchemy import Connection, Engine, select
 
 from ledger import (
     commitments,
     deliveries,
-    history,
     intake,
     leaving,
     notifications,
@@ -21,23 +19,20 @@ from ledger import (
     proofs,
     revisions,
     statements,
-    views,
     work,
-    worklist,
 )
 from ledger.codec import instance_ref
 from ledger.commitments import Commitment, CommitmentAnswer
 from ledger.database import migrate, open_engine, transaction
-from ledger.history import Event
 from ledger.intake import Admission
 from ledger.notifications import Notice, NotificationState
 from ledger.proofs import Evidence
+from ledger.questions import Questions
 from ledger.reconcile import Reconciliation, reconcile_store
 from ledger.records import (
     DeliveryOutcome,
     ImageResult,
     InstanceRef,
-    InstanceResults,
     Job,
     ProofOutcome,
     ReceivedInstance,
@@ -48,16 +43,14 @@ from ledger.records import (
 )
 from ledger.store import Store
 from ledger.tables import installation, instances
-from ledger.views import ObjectDelivery, ParkedJob
 from ledger.wake import Wake
-from ledger.worklist import WorklistEntry
 
 
-class Ledger:
+class Ledger(Questions):
     """What has happened, durably. Methods raise LedgerUnavailable when the database cannot do its part."""
 
     def __init__(self, engine: Engine, store: Store) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.store = store
         self._wake = Wake(store.root / "wake")
         self.installation_uid = self._kept("installation_uid", lambda: f"2.25.{uuid.uuid4().int}")  # PS3.5 B.2
@@ -311,16 +304,6 @@ class Ledger:
         with self._read() as connection:
             return notifications.adapters_told(connection, study_uid)
 
-    def told_so_far(self) -> dict[str, dict[NotificationState, int]]:
-        """By adapter: of how many reports it was told, is still to be told, refused to hear."""
-        with self._read() as connection:
-            return notifications.told_so_far(connection)
-
-    def told(self, study_uid: str) -> list[notifications.Notification]:
-        """What each adapter was told of each report, oldest report first."""
-        with self._read() as connection:
-            return notifications.of_study(connection, study_uid)
-
     # --- revise ---
 
     def recall(self, cause: str, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> int:
@@ -332,11 +315,6 @@ class Ledger:
             queued = revisions.recall(connection, cause, study_uid, model)
         self._wake.call(Stage.REPORT)
         return queued
-
-    def to_recall(self, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> list[str]:
-        """The studies that `recall` would withdraw now, by Study Instance UID."""
-        with self._read() as connection:
-            return revisions.to_recall(connection, study_uid, model)
 
     def look_again(self, study_uid: str, cause: str) -> int:
         """Queue the study's images for analysis and a new report; how many images."""
@@ -362,50 +340,12 @@ class Ledger:
             due_in_s = work.next_due_in_s(connection, stage, destination)
         self._wake.wait(stage, timeout_s if due_in_s is None else min(timeout_s, due_in_s))
 
-    # --- questions ---
-
-    def worklist(self, since: datetime | None = None, include_hidden: bool = False) -> list[WorklistEntry]:
-        with self._read() as connection:
-            return worklist.worklist(connection, since, include_hidden)
-
-    def events(self, study_instance_uid: str) -> list[Event]:
-        with self._read() as connection:
-            return history.read(connection, study_instance_uid)
-
-    def hold(self, study_instance_uid: str) -> str:
-        """Why nothing of a study may leave; empty while it may."""
-        with self._read() as connection:
-            return views.hold(connection, study_instance_uid)
-
-    def study_instances(self, study_instance_uid: str) -> list[InstanceResults]:
-        with self._read() as connection:
-            return statements.looked_at(connection, study_instance_uid, routed_only=False)
-
-    def study_objects(self, study_instance_uid: str) -> list[ObjectDelivery]:
-        with self._read() as connection:
-            return views.study_objects(connection, study_instance_uid)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        with self._read() as connection:
-            return views.counts(connection)
+    # --- start ---
 
     def stopped_and_held(self) -> tuple[int, int]:
         """What was stopped so far because nobody could show whose it is, and the studies that are held now."""
         with self._read() as connection:
             return leaving.stopped_so_far(connection), leaving.studies_held(connection)
-
-    def oldest_job_age_s(self) -> float | None:
-        with self._read() as connection:
-            return views.oldest_job_age_s(connection)
-
-    def oldest_outward_ages_s(self) -> dict[Stage, dict[str, float]]:
-        """For DELIVER, PROVE and NOTIFY: seconds for which the oldest job for each destination, or adapter, waits."""
-        with self._read() as connection:
-            return views.oldest_outward_ages_s(connection)
-
-    def parked(self) -> list[ParkedJob]:
-        with self._read() as connection:
-            return views.parked(connection)
 
     def reconcile(self, max_attempts: int = 3) -> Reconciliation:
         """Before anything is received: sweep, compare, take back expired leases. One process may do this."""
@@ -418,9 +358,6 @@ class Ledger:
 
     def _write(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, write=True)
-
-    def _read(self) -> AbstractContextManager[Connection]:
-        return transaction(self._engine, write=False)
 
     def _kept(self, key: str, make: Callable[[], str]) -> str:
         """A value that is made at the first start and holds for ever: this installation's own UID, its secret."""
