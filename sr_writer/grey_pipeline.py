@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 
 from pydicom import dcmread
@@ -53,7 +52,7 @@ def _pipeline(ds: Dataset, values: Values) -> GreyPipeline:
     _voi(out, ds, values)
     out.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
     spacing = values.numbers("PixelSpacing") or values.numbers("ImagerPixelSpacing")
-    known = len(spacing) == 2 and all(map(isfinite, spacing)) and min(spacing) > 0.0
+    known = len(spacing) == 2 and min(spacing) > 0.0
     return GreyPipeline(rows, columns, spacing if known else (), out)
 
 
@@ -72,7 +71,7 @@ def _voi(out: Dataset, ds: Dataset, values: Values) -> None:
     centers, widths = values.numbers("WindowCenter"), values.numbers("WindowWidth")
     if table := _table(ds, "VOILUTSequence"):
         item.VOILUTSequence = [table]
-    elif centers and widths and isfinite(centers[0]) and isfinite(widths[0]) and widths[0] >= 1.0:
+    elif centers and widths and widths[0] >= 1.0:
         item.WindowCenter, item.WindowWidth = _decimal(centers[0]), _decimal(widths[0])
         function = values.text("VOILUTFunction")
         if function in _FUNCTIONS[1:]:

@@ -9,7 +9,7 @@ import re
 import struct
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from math import isfinite
@@ -22,6 +22,7 @@ from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_eleme
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.valuerep import format_number_as_ds
 
 from sr_writer.errors import SourceUnreadable
 
@@ -104,8 +105,7 @@ def read_slice(path: Path) -> SliceHeader:
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
         found = _slice(_read(path))
     lengths = (len(found.orientation), len(found.position), len(found.pixel_spacing))
-    finite = all(map(isfinite, (*found.orientation, *found.position, *found.pixel_spacing)))
-    whole = finite and found.rows and found.columns and re.fullmatch(r"[0-9.]{1,64}", found.frame_of_reference_uid)
+    whole = found.rows and found.columns and re.fullmatch(r"[0-9.]{1,64}", found.frame_of_reference_uid)
     if lengths != (6, 3, 2) or not whole or min(found.pixel_spacing) <= 0.0:
         raise SourceUnreadable("a stored slice does not say where it lies")
     return found
@@ -249,9 +249,11 @@ def _lossy(values: "Values") -> dict[str, str | list[str]]:
     if values.text("LossyImageCompression") != "01":
         return {}
     found: dict[str, str | list[str]] = {"LossyImageCompression": "01"}
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if text := values.text(keyword):
-            found[keyword] = text.split("\\")
+    if ratios := values.numbers("LossyImageCompressionRatio"):
+        found["LossyImageCompressionRatio"] = [format_number_as_ds(ratio) for ratio in ratios]
+    methods = [_code_string(method) for method in values.text("LossyImageCompressionMethod").split("\\")]
+    if all(methods):
+        found["LossyImageCompressionMethod"] = methods
     return found
 
 
@@ -284,10 +286,10 @@ class Values:
 
     def whole(self, keyword: str) -> int:
         text = self.text(keyword)
-        return int(text) if text.isdigit() else 0
+        return int(text) if text.isdecimal() else 0
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Empty when any of them is no number."""
+        """Empty when any of them is no number, or endless."""
         return _numbers(self.text(keyword))
 
     def items(self, keyword: str) -> list["Values"]:
@@ -374,8 +376,9 @@ def _offset(text: str) -> timedelta | None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    parse: Callable[[str], float] = float
+    """Empty when any of them is no number, or endless."""
     try:
-        return tuple(parse(part) for part in text.split("\\") if part)
+        found = tuple(float(part) for part in text.split("\\") if part)
     except ValueError:
         return ()
+    return found if all(map(isfinite, found)) else ()

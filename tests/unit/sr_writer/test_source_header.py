@@ -149,3 +149,35 @@ def test_an_element_of_another_kind_than_its_bytes_is_empty_and_stops_no_report(
     assert read_header(path, "1.2.3").rows == 256
     read_identity(path)
     read_pipeline(path)
+
+
+def _raw(keyword: str, value: bytes, tmp_path: Path) -> SourceHeader:
+    """A source whose element holds exactly these bytes."""
+    ds = make_dx(LossyImageCompression="01", **{keyword: "7" * len(value)})
+    path = _write(ds, tmp_path / "raw.dcm")
+    path.write_bytes(path.read_bytes().replace(b"7" * len(value), value))
+    return read_header(path, "1.2.3")
+
+
+@pytest.mark.parametrize("value", [b"about ten ", b"inf ", b"\xff\xff\xff\xff", b"12.5\\oh "])
+def test_a_ratio_of_compression_that_is_no_number_is_not_repeated(value: bytes, tmp_path: Path) -> None:
+    """Written into an object it would raise."""
+    assert _raw("LossyImageCompressionRatio", value, tmp_path).lossy == {"LossyImageCompression": "01"}
+    assert _raw("LossyImageCompressionRatio", b"12.5\\8 ", tmp_path).lossy["LossyImageCompressionRatio"] == [
+        "12.5",
+        "8.0",
+    ]
+
+
+def test_a_method_of_compression_that_is_no_code_is_not_repeated(tmp_path: Path) -> None:
+    assert "LossyImageCompressionMethod" not in _raw("LossyImageCompressionMethod", b"very lossy!!", tmp_path).lossy
+    assert _raw("LossyImageCompressionMethod", b"ISO_10918_1 ", tmp_path).lossy["LossyImageCompressionMethod"] == [
+        "ISO_10918_1"
+    ]
+
+
+@pytest.mark.parametrize("value", [b"inf\\inf ", b"nan\\0.2 ", b"0.2\\1e999"])
+def test_an_endless_length_is_unknown(value: bytes, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert _raw("ImagerPixelSpacing", value, tmp_path).imager_pixel_spacing == ()
