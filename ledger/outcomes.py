@@ -179,6 +179,7 @@ def _insert_report(connection: Connection, findings: StudyFindings, made: Sequen
             statement=statement_now(connection, findings.study_instance_uid, findings.looked_at, findings.kind),
             evidence="" if findings.kind is ReportKind.PROVISIONAL else evidence_of(findings.looked_at),
             created_at=db_now(),
+            reported_at=findings.reported_at.timestamp(),
         )
         .returning(reports.c.id)
     ).scalar_one()

@@ -253,7 +253,7 @@ class InstanceResults:
 class SentReference:
     """A result object that has been made before: for Predecessor Documents.
 
-    destinations: where it is, or is on its way to. preference: its place in a choice.
+    destinations: where it is, or is on its way to. preference: its place in a choice. report_id: of which report.
     """
 
     kind: str
@@ -262,6 +262,16 @@ class SentReference:
     series_instance_uid: str
     destinations: tuple[str, ...] = ()
     preference: int = 0
+    report_id: int = 0
+
+
+@dataclass(frozen=True)
+class EarlierReport:
+    """What the report before this one said, and the content time of its objects."""
+
+    kind: ReportKind
+    priority: TriagePriority
+    reported_at: datetime
 
 
 @dataclass(frozen=True)
@@ -308,7 +318,8 @@ class StudyFindings:
     reported_at: datetime
     predecessors: tuple[SentReference, ...] = ()
     volumes: tuple[VolumeFinding, ...] = ()  # of slice models; filled in by the report role
-    withdrawal_reason: str = ""  # of a WITHDRAWN report: a sentence for a reader
+    follows: EarlierReport | None = None  # the last one before it
+    cause: str = ""  # why it is made after another, or withdraws it: a sentence for a reader
     revision: int = 0  # how many reports of the study were made before: part of who its objects are
 
 
@@ -347,11 +358,13 @@ class StoredObject:
 class DeliveryState(StrEnum):
     WAITING = "waiting"
     DELIVERED = "delivered"
-    REFUSED = "refused"  # for good: a person must look
+    REFUSED = "refused"  # by the destination, for good: a person must look
+    STOPPED = "stopped"  # by us: it, or what it rests on, could not be shown to be its own patient's
     NOT_NEEDED = "not_needed"  # another of its choice was accepted, or its report was overtaken before it left
 
 
-STILL_TO_GO = (DeliveryState.WAITING, DeliveryState.REFUSED)  # refused: once a person lets it go
+NOT_GONE = (DeliveryState.REFUSED, DeliveryState.STOPPED)  # until a person lets it go
+STILL_TO_GO = (DeliveryState.WAITING, *NOT_GONE)
 
 
 class Proof(StrEnum):
@@ -367,14 +380,13 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True)
 class DeliveryOutcome:
-    """What a destination answered for one object."""
+    """What became of one object at a destination. status: what the destination answered."""
 
     object_id: int
     state: DeliveryState
     status: int | None  # the C-STORE-RSP status, None when there was no answer
     reason: str
     context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
-    stopped: bool = False  # REFUSED by us: it, or what it rests on, could not be shown to be its own patient's
 
 
 @dataclass(frozen=True)

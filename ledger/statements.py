@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
 from ledger.codec import instance_ref, load_result, moment
 from ledger.records import (
+    EarlierReport,
     Finding,
     ImageResult,
     InstanceRef,
@@ -16,13 +18,14 @@ from ledger.records import (
     Job,
     ReportKind,
     ResultStatus,
+    SentReference,
     StudyFindings,
     TriagePriority,
     most_urgent,
 )
 from ledger.standing import patients_of, said_of, standing
-from ledger.succession import last_report, references, rests_on_what_stands
-from ledger.tables import instances, objects, report_sources, reports, results, studies
+from ledger.succession import last_report, references, reports_that_stand, rests_on_what_stands
+from ledger.tables import instances, report_sources, reports, results, studies
 
 
 def looked_at(connection: Connection, study_uid: str, *, routed_only: bool) -> list[InstanceResults]:
@@ -63,17 +66,38 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
         return None
     if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said(last)):
         return None
-    newest = select(func.max(results.c.created_at)).where(results.c.study_uid == study_uid)
-    moments = [connection.execute(newest).scalar_one(), *([last.created_at] if last is not None else [])]
     return StudyFindings(
         study_instance_uid=study_uid,
         kind=kind,
         priority=priority,
         looked_at=tuple(looked),
-        reported_at=moment(max(moments)),
-        predecessors=references(connection, last.id) if last is not None else (),
+        reported_at=_moment_of(connection, job, last),
+        predecessors=_followed(connection, study_uid, kind),
+        follows=_earlier(last) if last is not None else None,
+        cause=job.cause,
         revision=_reports_made(connection, study_uid),
     )
+
+
+def _moment_of(connection: Connection, job: Job, last: Row[Any] | None) -> datetime:
+    """The content time of a report, the same however often it is built: when the newest that it says, or why it is
+    made, was known; never before the report that it follows."""
+    newest = select(func.max(results.c.created_at)).where(results.c.study_uid == job.study_instance_uid)
+    moments = [moment(connection.execute(newest).scalar_one()), job.queued_at]
+    return max([*moments, *([_earlier(last).reported_at] if last is not None else [])])
+
+
+def _earlier(last: Row[Any]) -> EarlierReport:
+    at = last.created_at if last.reported_at is None else last.reported_at
+    return EarlierReport(ReportKind(last.kind), TriagePriority(last.priority), moment(at))
+
+
+def _followed(connection: Connection, study_uid: str, kind: ReportKind) -> tuple[SentReference, ...]:
+    """What a report follows: the last one, or, to take it back, every one that still stands somewhere."""
+    if kind is ReportKind.WITHDRAWN:
+        return references(connection, reports_that_stand(connection, study_uid))
+    last = last_report(connection, study_uid)
+    return references(connection, [last.id]) if last is not None else ()
 
 
 def high_is_said(last: Row[Any] | None) -> bool:
@@ -106,8 +130,9 @@ def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> Stud
         priority=TriagePriority.NOT_ASSESSED,
         looked_at=tuple(item for item in every if item.instance.instance_id in ids),
         reported_at=job.queued_at,
-        predecessors=references(connection, last.id),
-        withdrawal_reason=job.cause,
+        predecessors=_followed(connection, job.study_instance_uid, ReportKind.WITHDRAWN),
+        follows=_earlier(last),
+        cause=job.cause,
         revision=_reports_made(connection, job.study_instance_uid),
     )
 
@@ -131,10 +156,9 @@ def why_outdated(connection: Connection, findings: StudyFindings) -> str:
     if findings.kind is not ReportKind.WITHDRAWN and not told <= counting:
         return "Images were corrected, rejected or withdrawn while the report was made."
     last = last_report(connection, study_uid)
-    named = {reference.sop_instance_uid for reference in findings.predecessors}
-    now = {reference.sop_instance_uid for reference in references(connection, last.id)} if last is not None else set()
-    made = select(objects.c.sop_instance_uid).where(objects.c.report_id == (last.id if last is not None else None))
-    if bool(named) != bool(now) or not named <= set(connection.execute(made).scalars()):
+    named = {reference.report_id for reference in findings.predecessors}
+    now = {reference.report_id for reference in _followed(connection, study_uid, findings.kind)}
+    if named != now or (_earlier(last) if last is not None else None) != findings.follows:
         return "Another report of the study was made in the meantime."
     return ""
 

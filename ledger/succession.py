@@ -1,5 +1,6 @@
 """How one report follows another: which was said last, which was overtaken before it left."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, or_, select, update
@@ -49,12 +50,21 @@ def _was_overtaken(connection: Connection, report_id: int) -> bool:
     return connection.execute(leaving.limit(1)).first() is None
 
 
-def references(connection: Connection, report_id: int) -> tuple[SentReference, ...]:
-    """What a successor names as its predecessors: the report's objects that are, or will be, at a destination."""
+def reports_that_stand(connection: Connection, study_uid: str) -> list[int]:
+    """The reports of a study since the last withdrawal, in the order made: nothing has taken them back."""
+    made = select(reports.c.id, reports.c.kind).where(reports.c.study_uid == study_uid).order_by(reports.c.id)
+    rows = connection.execute(made).all()
+    withdrawn = [row.id for row in rows if row.kind == ReportKind.WITHDRAWN]
+    last = max((report_id for report_id in withdrawn if not _was_overtaken(connection, report_id)), default=0)
+    return [row.id for row in rows if row.id > last]
+
+
+def references(connection: Connection, report_ids: Sequence[int]) -> tuple[SentReference, ...]:
+    """What a successor names as its predecessors: the reports' objects that are, or will be, at a destination."""
     sent = (
         select(objects, deliveries.c.destination)
         .join(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(objects.c.report_id == report_id, _alive())
+        .where(objects.c.report_id.in_(report_ids), _alive())
         .order_by(objects.c.id, deliveries.c.destination)
     )
     rows = connection.execute(sent).all()
@@ -69,6 +79,7 @@ def references(connection: Connection, report_id: int) -> tuple[SentReference, .
             row.series_uid,
             destinations=tuple(held[row.id]),
             preference=row.preference,
+            report_id=row.report_id,
         )
         for row in {row.id: row for row in rows}.values()
     )
@@ -125,7 +136,7 @@ def _untrue(connection: Connection, study_uid: str) -> list[int]:
 
 def _silence(connection: Connection, report_ids: list[int]) -> None:
     """Adapters that have not heard of these reports do not hear of them any more."""
-    still_open = (NotificationState.WAITING, NotificationState.REFUSED)
+    still_open = (NotificationState.WAITING, NotificationState.REFUSED, NotificationState.STOPPED)
     connection.execute(
         update(notifications)
         .where(notifications.c.report_id.in_(report_ids), notifications.c.state.in_(still_open))

@@ -127,6 +127,7 @@ reports = Table(
     Column("statement", String(64), nullable=False),  # hash of what it says: equal statements are not sent twice
     Column("evidence", String(64), nullable=False, server_default=""),  # hash of what a final report rests on
     Column("created_at", Double, nullable=False),
+    Column("reported_at", Double),  # the content time of its objects; unknown of reports made before revision 0004
 )
 
 report_sources = Table(

@@ -21,10 +21,10 @@ from pydicom.uid import UID, SegmentationStorage
 from ledger.records import InstanceRef, ReportKind, ResultObject, SentReference
 from sr_writer import codes
 from sr_writer.dress import Report, dress, finished, instance_references, own_names, private_scheme, stand_in
+from sr_writer.follow import series_name
 from sr_writer.identity import device_uid
 from sr_writer.reading import not_judged, reads
 from sr_writer.sr_document import sr_document
-from sr_writer.words import series_description
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
@@ -119,10 +119,11 @@ def _without_tree(ds: Dataset, content: bytes, kind: str) -> tuple[Dataset, byte
 
 def one_of_each_choice(predecessors: Sequence[SentReference]) -> list[SentReference]:
     """Of forms that say the same the preferred: while they wait nobody knows which of them will be accepted."""
-    best: dict[str, int] = {}
+    best: dict[tuple[int, str], int] = {}
     for item in predecessors:
-        best[item.kind] = min(best.get(item.kind, item.preference), item.preference)
-    return [item for item in predecessors if item.preference == best[item.kind]]
+        choice = item.report_id, item.kind
+        best[choice] = min(best.get(choice, item.preference), item.preference)
+    return [item for item in predecessors if item.preference == best[item.report_id, item.kind]]
 
 
 def name_in(kind: str, sop_class: str) -> str:
@@ -151,7 +152,7 @@ def _segmentations(report: Report) -> list[InstanceRef]:
 
 def dress_document(ds: Dataset, report: Report, what: str, predecessors: Sequence[SentReference]) -> None:
     """Shared headers, then the SR Document General module (PS3.3 C.17.2). Never VERIFIED: that takes a person."""
-    dress(ds, report, series_description(None if report.withdrawn else report.findings.priority, what))
+    dress(ds, report, series_name(report, what))
     ds.PreliminaryFlag = "PRELIMINARY"
     ds.VerificationFlag = "UNVERIFIED"
     ds.CompletionFlag = "PARTIAL" if is_partial(report) else "COMPLETE"

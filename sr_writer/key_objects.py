@@ -29,9 +29,10 @@ from sr_writer.dress import (
     stand_in,
 )
 from sr_writer.errors import NothingToSay
+from sr_writer.follow import series_name
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
 from sr_writer.sr_document import sr_document
-from sr_writer.words import DISCLAIMER, name_of, plus_minus, series_description, spoken
+from sr_writer.words import DISCLAIMER, name_of, plus_minus, spoken
 
 KIND = "key_objects"
 REJECTIONS = frozenset({"113001", "113037", "113038", "113039"})  # IHE RAD TF-3, Imaging Object Change Management
@@ -59,7 +60,7 @@ def document(report: Report, title: CodedConcept, images: list[InstanceRef], des
     )
     ds.Modality = "KO"
     del ds.PerformedProcedureCodeSequence  # of a report, not of a selection
-    dress(ds, report, series_description(report.findings.priority, "key images"))
+    dress(ds, report, series_name(report, "key images"))
     seen = sorted((image.series_instance_uid, image.sop_class_uid, image.sop_instance_uid) for image in images)
     study = report.findings.study_instance_uid
     ds.CurrentRequestedProcedureEvidenceSequence = [instance_references(study, seen)]

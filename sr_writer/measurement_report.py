@@ -38,6 +38,7 @@ from sr_writer import codes
 from sr_writer.document import in_classes, language, observation_context, separate
 from sr_writer.dress import Report, stand_in
 from sr_writer.errors import NothingToSay
+from sr_writer.follow import follow_lines
 from sr_writer.identity import tracking_uid
 from sr_writer.profiles import MEASUREMENT_SR
 from sr_writer.reading import Read, analysed, by_image, in_order, not_judged, ranked, reads, speaks
@@ -247,7 +248,7 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     items += [CodeContentItem(codes.CRITICAL_FLAG, codes.flag_concept(flag), _CONTAINS) for flag in flags]
     items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(report, by_image(found))]
     items += reason_items(not_judged(found))
-    said = (*_unflagged(by_image(found)), *volume_lines(report.findings), DISCLAIMER)
+    said = (*follow_lines(report), *_unflagged(by_image(found)), *volume_lines(report.findings), DISCLAIMER)
     texts = [TextContentItem(codes.COMMENT, text, _CONTAINS) for text in said]
     texts.append(TextContentItem(codes.IMPRESSION, _impression(report, found), _CONTAINS))
     container.ContentSequence = ContentSequence([*items, *texts])

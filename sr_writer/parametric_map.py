@@ -19,12 +19,13 @@ from sr_writer import codes
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import Report, dress, finished, own_equipment, own_names
 from sr_writer.errors import SourceUnreadable
+from sr_writer.follow import series_name
 from sr_writer.identity import uid_from
 from sr_writer.picture import FULL_COLOUR_LOGITS, evidence_over
 from sr_writer.reading import analysed, by_image, reads
 from sr_writer.segmentation import clean_slice, name_dimensions
 from sr_writer.source import UNREADABLE, SliceHeader, read_header, read_slice
-from sr_writer.words import series_description, spoken
+from sr_writer.words import spoken
 
 KIND = "parametric_map"
 MODALITIES = ("CT", "MR")
@@ -90,7 +91,7 @@ def _map(report: Report, name: str, frames: Sequence[_Frame], store: Store) -> R
         content_description="AI class activation, research use only",
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    dress(ds, report, series_description(report.findings.priority, f"{label} activation"))
+    dress(ds, report, series_name(report, f"{label} activation"))
     put_body_part(ds, header, [site])
     name_dimensions(ds, uid_from(*report.identity.root, name, "dimensions"))
     return finished(ds, KIND)

@@ -14,11 +14,12 @@ from ledger.store import Store
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import Report, dress, finished, image_reference, own_names, stand_in
 from sr_writer.errors import SourceUnreadable
+from sr_writer.follow import series_name
 from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
 from sr_writer.regions import Box, rectangle
 from sr_writer.sr_document import sr_document
-from sr_writer.words import name_of, percent, plus_minus, series_description, spoken
+from sr_writer.words import name_of, percent, plus_minus, spoken
 
 KIND = "presentation_state"
 LAYER = "AI_RESEARCH"
@@ -46,7 +47,7 @@ def presentation_state(report: Report, store: Store) -> ResultObject | None:
         **own_names(report, KIND),
     )
     del ds.PerformedProcedureCodeSequence, ds.ReferencedPerformedProcedureStepSequence  # of a report
-    dress(ds, report, series_description(report.findings.priority, "marks"))
+    dress(ds, report, series_name(report, "marks"))
     put_body_part(ds, report.header, [finding.site for finding in worst.result.findings])
     _identification(ds, report)
     _relationship(ds, worst, report)

@@ -14,10 +14,11 @@ from ledger.store import Store
 from sr_writer import codes
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import Report, dress, finished, image_reference, own_names
+from sr_writer.follow import series_name
 from sr_writer.map_box import box_from_map
 from sr_writer.picture import Picture, draw
 from sr_writer.reading import Read, analysed, ranked, reads
-from sr_writer.words import series_description, spoken
+from sr_writer.words import spoken
 
 KIND = "secondary_capture"
 _MAX_NAMED = 4
@@ -46,7 +47,7 @@ def secondary_capture(report: Report, store: Store, banner_only: bool = False) -
         patient_orientation=("L", "F"),  # highdicom insists; the source's own is put in below
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    dress(ds, report, series_description(report.findings.priority, "picture"))
+    dress(ds, report, series_name(report, "picture"))
     _image_headers(ds, report, worst, banner_only)
     return finished(ds, KIND)
 

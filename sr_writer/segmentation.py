@@ -24,9 +24,10 @@ from sr_writer import codes
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import Report, Segment, dress, finished, own_equipment, own_names, stand_in
 from sr_writer.errors import SourceUnreadable
+from sr_writer.follow import series_name
 from sr_writer.identity import tracking_uid, uid_from
 from sr_writer.source import SliceHeader, SourceHeader, read_header, read_slice
-from sr_writer.words import name_of, series_description
+from sr_writer.words import name_of
 
 KIND = "segmentation"
 # CIELab, one for each segment in turn; a viewer that is told none warns its reader. Magenta, cyan, yellow, orange.
@@ -82,7 +83,7 @@ def _segmentation(
         content_description="AI segmentation, research use only",
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    dress(ds, report, series_description(report.findings.priority, f"{volumes[0].label} segmentation"))
+    dress(ds, report, series_name(report, f"{volumes[0].label} segmentation"))
     put_body_part(ds, header, [volume.site for volume in volumes])
     name_dimensions(ds, uid_from(*report.identity.root, name, "dimensions"))
     sop, own_series = str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID)

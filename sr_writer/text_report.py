@@ -7,6 +7,7 @@ from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, Sent
 from sr_writer import codes
 from sr_writer.document import in_classes, text_section, text_tree
 from sr_writer.dress import Report
+from sr_writer.follow import follow_lines
 from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR
 from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
 from sr_writer.reasons import reason_items
@@ -57,7 +58,8 @@ def finding_lines(report: Report) -> list[str]:
     if report.findings.kind is ReportKind.PROVISIONAL:
         if any(of_slice_model(read) for read in found):
             lines.append("Series that are read slice by slice are reported when the study is complete.")
-        lines.append("Provisional: sent before the study was complete; a further report follows if anything changes.")
+        lines.append("Provisional: made before the study was complete.")
+        lines.append("A further report follows if anything changes; none means that nothing did.")
     return lines
 
 
@@ -66,7 +68,7 @@ def impression_lines(report: Report) -> list[str]:
     priority = report.findings.priority
     found = reads(report.findings)
     images = by_image(found)
-    lines = [_headline(report, found)]
+    lines = [_headline(report, found), *follow_lines(report)]
     if measured(report):
         lines += [line for line in dict.fromkeys(_short(read, report, images) for read in analysed(images)) if line]
     lines += glance(report.findings)

@@ -24,10 +24,9 @@ from sr_writer.dress import Report
 from sr_writer.identity import uid_from
 from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR
 from sr_writer.regions import finish_region, outline, region
-from sr_writer.words import DISCLAIMER, reason_of
+from sr_writer.words import DISCLAIMER, DO_NOT_USE, reason_of
 
 HEADLINE = "AI RESULT WITHDRAWN"
-DO_NOT_USE = "Do not use the earlier AI result."
 _WHAT = "withdrawn"
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _NAMES = {
@@ -53,14 +52,20 @@ def withdrawn_objects(report: Report) -> list[ResultObject]:
 
 def lines(report: Report) -> list[str]:
     """What is withdrawn and why, for a reader; first that it is, last the disclaimer."""
-    why = reason_of(report.findings.withdrawal_reason)
+    why = reason_of(report.findings.cause)
     return [HEADLINE, DO_NOT_USE, f"Why: {why}.", "The images are to be read as without AI triage.", DISCLAIMER]
 
 
 def replaced(report: Report) -> list[str]:
     """One line for each kind of the objects that no longer stand."""
-    kinds = dict.fromkeys(item.kind for item in report.findings.predecessors)
-    return [f"Withdrawn: the earlier {_NAMES.get(kind, kind.replace('_', ' '))}." for kind in kinds]
+    reports: dict[str, set[int]] = {}
+    for item in report.findings.predecessors:
+        reports.setdefault(item.kind, set()).add(item.report_id)
+    return [_replaced(_NAMES.get(kind, kind.replace("_", " ")), len(ids)) for kind, ids in reports.items()]
+
+
+def _replaced(name: str, count: int) -> str:
+    return f"Withdrawn: the earlier {name}." if count == 1 else f"Withdrawn: the earlier {name} of {count} AI reports."
 
 
 def _text(report: Report, before: Sequence[SentReference]) -> list[ResultObject]:

@@ -12,6 +12,7 @@ DISCLAIMER = (
     "AI triage output. For research use only - not for diagnostic use. Not reviewed by a physician. "
     "Other disease was not looked for."
 )
+DO_NOT_USE = "Do not use the earlier AI result."
 NOT_RAISED = "priority not raised; other disease was not looked for."
 NO_FINDING = "No flagged finding; other disease was not looked for."
 BANNER = "AI – RESEARCH – NOT FOR DIAGNOSIS"

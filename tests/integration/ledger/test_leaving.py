@@ -47,7 +47,7 @@ def test_what_was_stopped_is_an_event_of_its_study_and_counted_for_ever(ledger: 
     delivery, objects = report(ledger)
     assert ledger.counts()["stopped"] == {"wrong_patient": 0}
     for one in objects:
-        stopped = DeliveryOutcome(one.object_id, DeliveryState.REFUSED, None, "It is somebody else's.", stopped=True)
+        stopped = DeliveryOutcome(one.object_id, DeliveryState.STOPPED, None, "It is somebody else's.")
         ledger.record_delivery(delivery, stopped)
     assert ledger.counts()["stopped"] == {"wrong_patient": 2}
     said = [event.text for event in ledger.events("1.2.3") if event.name == "wrong_patient_stopped"]

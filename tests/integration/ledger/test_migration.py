@@ -72,6 +72,8 @@ def test_what_the_first_release_said_can_be_recalled_by_its_model(first_release:
     findings = story.final()
     assert findings is not None
     assert [reference.sop_instance_uid for reference in findings.predecessors] == ["2.25.7"]
+    assert findings.follows is not None
+    assert findings.follows.reported_at.timestamp() == 1050.0
     assert story.states() == [DeliveryState.DELIVERED, DeliveryState.WAITING]
     ledger.close()
 

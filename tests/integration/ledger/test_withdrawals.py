@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.records import DeliveryState, ReportKind, Stage, TriagePriority
+from ledger.records import DeliveryState, EarlierReport, ReportKind, Stage, TriagePriority
 from tests.support.ledger_story import HIGH, HOUR_S, LOW, OTHER, PACS, STUDY, Story
 from tests.support.records import judged, received
 
@@ -41,6 +41,37 @@ def test_a_report_that_rests_on_a_rejected_image_is_made_anew_without_it(story: 
     assert len(findings.predecessors) == 1
 
 
+def test_a_report_made_anew_knows_what_it_follows_and_why_and_is_dated_after_it(story: Story) -> None:
+    worst = story.reported(judged(HIGH))
+    story.image(judged(LOW, 0.1))
+    first = story.final()
+    assert first is not None
+    story.deliver()
+    story.note("113001", worst)
+    second = story.final()
+    assert second is not None
+    assert second.follows == EarlierReport(ReportKind.FINAL, HIGH, first.reported_at)
+    assert second.cause == "Images that the earlier report rests on were rejected."
+    assert second.reported_at > first.reported_at
+
+
+def test_a_withdrawal_takes_back_every_report_since_the_last_withdrawal(story: Story) -> None:
+    for priority in (judged(HIGH), judged(LOW, 0.1)):
+        story.reported(priority)
+    story.ledger.recall("It was wrong.", study_uid=STUDY)
+    withdrawn = story.final()
+    assert withdrawn is not None
+    # the provisional and the final report of the first image, then that of both
+    assert len({reference.report_id for reference in withdrawn.predecessors}) == len(withdrawn.predecessors) == 2
+    story.deliver()
+    story.reported(judged(HIGH))
+    story.ledger.recall("It was wrong again.", study_uid=STUDY)
+    again = story.final()
+    assert again is not None
+    assert again.predecessors
+    assert not {one.report_id for one in again.predecessors} & {one.report_id for one in withdrawn.predecessors}
+
+
 def test_the_rejection_of_all_images_withdraws_the_report(story: Story) -> None:
     images = [story.image(judged(HIGH), quiet_s=HOUR_S), story.receive()]
     story.look(judged(LOW, 0.1))
@@ -50,7 +81,7 @@ def test_the_rejection_of_all_images_withdraws_the_report(story: Story) -> None:
     findings = story.final()
     assert findings is not None
     assert findings.kind is ReportKind.WITHDRAWN
-    assert "rejected" in findings.withdrawal_reason
+    assert "rejected" in findings.cause
     assert len(findings.predecessors) == 1
     assert story.priority is NOT_ASSESSED
 
@@ -91,7 +122,7 @@ def test_a_recalled_study_is_withdrawn_once(story: Story) -> None:
     assert story.ledger.recall("Again.", study_uid=STUDY) == 0
     findings = story.final()
     assert findings is not None
-    assert (findings.kind, findings.withdrawal_reason) == (ReportKind.WITHDRAWN, "The wrong patient lay there.")
+    assert (findings.kind, findings.cause) == (ReportKind.WITHDRAWN, "The wrong patient lay there.")
     assert story.ledger.recall("Again.", study_uid=STUDY) == 0
     assert not story.claimable(Stage.REPORT)
     assert story.states() == [DeliveryState.DELIVERED, DeliveryState.WAITING]

@@ -29,6 +29,7 @@ from tests.support.findings import flagged_study, new_store
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 DELIVERED, WAITING, REFUSED = DeliveryState.DELIVERED, DeliveryState.WAITING, DeliveryState.REFUSED
+STOPPED = DeliveryState.STOPPED
 HIGH, MEDIUM = TriagePriority.HIGH, TriagePriority.MEDIUM
 SR, TEXT, SC = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.7"
 EXPLICIT, IMPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50"
@@ -300,8 +301,7 @@ def test_a_damaged_object_is_never_sent(store: Store, objects: list[StoredObject
     acceptor = Acceptor()
     with listening(acceptor) as destination:
         outcomes = send(destination, [objects[0], damaged, gone], store)
-    assert [outcomes[i].state for i in (1, 2, 3)] == [DELIVERED, REFUSED, REFUSED]
-    assert [outcomes[i].stopped for i in (1, 2, 3)] == [False, True, True]  # counted, and an alarm
+    assert [outcomes[i].state for i in (1, 2, 3)] == [DELIVERED, STOPPED, STOPPED]  # counted, and an alarm
     assert "damaged" in outcomes[2].reason
     assert len(acceptor.heard) == 1
 
@@ -313,7 +313,7 @@ def test_an_object_that_cannot_be_read_just_now_is_tried_again_and_nobody_is_ala
     busy = StoredObject(**{**vars(objects[1]), "path": "objects/elsewhere"})
     with listening(Acceptor()) as destination:
         outcomes = send(destination, [objects[0], busy], store)
-    assert [(outcomes[i].state, outcomes[i].stopped) for i in (1, 2)] == [(DELIVERED, False), (WAITING, False)]
+    assert [outcomes[i].state for i in (1, 2)] == [DELIVERED, WAITING]
 
 
 def test_the_data_set_starts_behind_the_file_meta_information(made: list[ResultObject]) -> None:
@@ -430,11 +430,7 @@ def test_what_cannot_be_proven_does_not_leave_in_any_form_and_the_rest_does(
     with listening(acceptor) as destination:
         Sender(destination, FAST, prove).send(in_forms(objects), store, outcomes.append)
     found = {outcome.object_id: outcome for outcome in outcomes}
-    assert [(found[i].state, found[i].stopped) for i in (1, 2, 3)] == [
-        (REFUSED, True),
-        (REFUSED, True),
-        (DELIVERED, False),
-    ]
+    assert [found[i].state for i in (1, 2, 3)] == [STOPPED, STOPPED, DELIVERED]
     assert found[1].reason == "It is somebody else's."
     assert [heard.sop_instance_uid for heard in acceptor.heard] == [objects[2].sop_instance_uid]
 

@@ -217,7 +217,7 @@ def test_a_withdrawal_is_of_the_same_patient(name: str, store: Store, tmp_path: 
         kind=ReportKind.WITHDRAWN,
         priority=TriagePriority.NOT_ASSESSED,
         predecessors=before,
-        withdrawal_reason="The images were sent under another patient's name.",
+        cause="The images were sent under another patient's name.",
     )
     made = build(findings, store, "generic-pacs")
     assert {one.kind for one in made} == {"measurement_sr", "text_sr"}

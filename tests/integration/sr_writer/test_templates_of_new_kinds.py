@@ -39,7 +39,7 @@ def withdrawn(store: Store) -> list[ResultObject]:
         kind=ReportKind.WITHDRAWN,
         priority=TriagePriority.NOT_ASSESSED,
         predecessors=BEFORE,
-        withdrawal_reason="The model was recalled.",
+        cause="The model was recalled.",
     )
     return build_objects(findings, store, Settings(), "2.25.7", "generic-pacs")
 

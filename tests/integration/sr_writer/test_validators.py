@@ -82,7 +82,7 @@ def _withdrawn(store: Store) -> StudyFindings:
         kind=ReportKind.WITHDRAWN,
         priority=TriagePriority.NOT_ASSESSED,
         predecessors=BEFORE,
-        withdrawal_reason="The model was recalled.",
+        cause="The model was recalled.",
     )
 
 

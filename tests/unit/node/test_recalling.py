@@ -60,7 +60,7 @@ def test_a_recall_says_how_many_studies_and_which(site: Path, story: Story) -> N
     assert done.exit_code == 0
     findings = story.final()
     assert findings is not None
-    assert findings.withdrawal_reason == "It was wrong."
+    assert findings.cause == "It was wrong."
     story.final()
     again = run(site, "recall", "--model", MODEL, "--reason", "It was wrong.", "--yes")
     assert again.exit_code == 1

@@ -94,7 +94,7 @@ def test_a_withdrawal_names_the_frame_too(store: Store) -> None:
         kind=ReportKind.WITHDRAWN,
         priority=TriagePriority.NOT_ASSESSED,
         predecessors=(MEASURED,),
-        withdrawal_reason="Model chest-pneumonia 1.0.0 was recalled.",
+        cause="Model chest-pneumonia 1.0.0 was recalled.",
     )
     assert named(build(found, store), several) == {"measurement_sr": {3}}
 

@@ -246,7 +246,7 @@ def test_a_withdrawal_reaches_every_profile(store: Store, profile: str) -> None:
         kind=ReportKind.WITHDRAWN,
         priority=NOT_ASSESSED,
         predecessors=before,
-        withdrawal_reason="The model was recalled.",
+        cause="The model was recalled.",
     )
     made = build(taken_back, store, to(profile, flagged="none", unflagged="none"))
     assert kinds(made) == {"generic-pacs": [SR, TEXT], "orthanc-stone": [SR, TEXT], "air": [SR]}.get(profile, [TEXT])

@@ -48,7 +48,7 @@ def withdrawal(
         kind=ReportKind.WITHDRAWN,
         priority=TriagePriority.NOT_ASSESSED,
         predecessors=before,
-        withdrawal_reason=reason,
+        cause=reason,
     )
 
 
@@ -80,6 +80,17 @@ def test_a_reader_sees_that_it_is_withdrawn_why_and_not_to_use_it(store: Store) 
     assert "Withdrawn: the earlier picture." in values(ds, "121071")
     assert ds.SeriesDescription == "AI result: withdrawn (research)"
     assert ds.CompletionFlag == "COMPLETE"
+
+
+def test_every_report_that_still_stands_is_taken_back(store: Store) -> None:
+    first = replace(REST[0], report_id=1)
+    second = SentReference("text_sr", ENHANCED, "2.25.31", "2.25.32", report_id=2)
+    [ds] = of_kind(build(withdrawal(store, (first, REST[1], second)), store), "text_sr")
+    assert before(ds) == {"2.25.13", "2.25.31"}
+    assert values(ds, "121071") == [
+        "Withdrawn: the earlier text report of 2 AI reports.",
+        "Withdrawn: the earlier picture.",
+    ]
 
 
 def test_every_earlier_report_of_the_kind_is_named(store: Store) -> None:
