@@ -10,6 +10,7 @@ from ledger.notifications import NotificationState
 from ledger.proofs import of_job, stored_objects
 from ledger.queueing import queue_job
 from ledger.records import (
+    NOT_GONE,
     STILL_TO_GO,
     DeliveryOutcome,
     DeliveryState,
@@ -84,7 +85,8 @@ def record_delivery(connection: Connection, job: Job, outcome: DeliveryOutcome) 
     )
     if arrived:
         _others_of_choice(connection, job, outcome.object_id)
-    answer = "no answer" if outcome.status is None else f"status 0x{outcome.status:04X}"
+    unanswered = "not sent" if outcome.state in NOT_GONE else "no answer"
+    answer = unanswered if outcome.status is None else f"status 0x{outcome.status:04X}"
     kind = connection.execute(select(objects.c.kind).where(objects.c.id == outcome.object_id)).scalar_one()
     text = f"{job.destination}: {kind} {outcome.state}, {answer}{': ' + outcome.reason if outcome.reason else ''}"
     note(connection, job.study_instance_uid, f"delivery_{outcome.state}", text, None, job.job_id)

@@ -31,6 +31,7 @@ from ledger.questions import Questions
 from ledger.reconcile import Reconciliation, reconcile_store
 from ledger.records import (
     DeliveryOutcome,
+    DeliveryState,
     ImageResult,
     InstanceRef,
     Job,
@@ -205,7 +206,7 @@ class Ledger(Questions):
     def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
         with self._write() as connection:
             deliveries.record_delivery(connection, job, outcome)
-            if outcome.stopped:
+            if outcome.state is DeliveryState.STOPPED:
                 leaving.note_stopped(connection, job, outcome.reason)
 
     def finish_delivery(self, job: Job, prove_after_s: float | None = None) -> None:
@@ -287,16 +288,17 @@ class Ledger(Questions):
         with self._read() as connection:
             return notifications.notice(connection, job)
 
-    def finish_notification(
-        self, job: Job, state: NotificationState, reason: str = "", *, stopped: bool = False
-    ) -> None:
-        """Keep an adapter's answer: REFUSED parks the job, WAITING leaves it to `retry`, all others end it.
+    def stop_report(self, job: Job, reason: str) -> None:
+        """Park a report that was not made, because what it rests on could not be shown to be its own patient's."""
+        with self._write() as connection:
+            work.park(connection, job, reason)
+            leaving.note_stopped(connection, job, reason)
 
-        stopped: REFUSED by us, since nobody could show whose it is.
-        """
+    def finish_notification(self, job: Job, state: NotificationState, reason: str = "") -> None:
+        """Keep what became of it: REFUSED and STOPPED park the job, WAITING leaves it to `retry`, all others end it."""
         with self._write() as connection:
             notifications.finish(connection, job, state, reason)
-            if stopped:
+            if state is NotificationState.STOPPED:
                 leaving.note_stopped(connection, job, reason)
 
     def adapters_told(self, study_uid: str) -> set[str]:

@@ -21,6 +21,7 @@ class NotificationState(StrEnum):
     WAITING = "waiting"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    STOPPED = "stopped"  # by us: nobody could show whose it is
     NOT_NEEDED = "not_needed"  # its report was overtaken before the adapter heard of it
 
 
@@ -89,7 +90,8 @@ def notice(connection: Connection, job: Job) -> Notice:
 
 
 def finish(connection: Connection, job: Job, state: NotificationState, reason: str) -> None:
-    """Keep an adapter's answer. ACCEPTED and NOT_NEEDED end the job; REFUSED parks it; WAITING only records."""
+    """Keep what became of telling. ACCEPTED and NOT_NEEDED end the job; REFUSED and STOPPED park it; WAITING only
+    records."""
     connection.execute(
         update(notifications)
         .where(notifications.c.report_id == job.report_id, notifications.c.adapter == job.destination)
@@ -99,7 +101,7 @@ def finish(connection: Connection, job: Job, state: NotificationState, reason: s
     note(connection, job.study_instance_uid, f"notification_{state}", text, None, job.job_id)
     if state in (NotificationState.ACCEPTED, NotificationState.NOT_NEEDED):
         end(connection, job, JobEvent.FINISHED, reason)
-    elif state is NotificationState.REFUSED:
+    elif state in (NotificationState.REFUSED, NotificationState.STOPPED):
         end(connection, job, JobEvent.FAILED_PERMANENT, reason)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from ledger.codec import load_result, moment
 from ledger.records import (
+    NOT_GONE,
     DeliveryState,
     Disposition,
     Finding,
@@ -23,7 +24,7 @@ from ledger.standing import counts_now
 from ledger.states import UNFINISHED
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
 
-_LEAST_DONE = (DeliveryState.REFUSED, DeliveryState.WAITING, DeliveryState.DELIVERED)
+_LEAST_DONE = (*NOT_GONE[::-1], DeliveryState.WAITING, DeliveryState.DELIVERED)
 _LEAST_CERTAIN = (Proof.MISSING, Proof.NONE, Proof.WAITING, Proof.UNPROVEN, Proof.FOUND, Proof.COMMITTED)
 
 
@@ -46,7 +47,7 @@ class WorklistEntry:
     first_received_at: datetime
     last_received_at: datetime
     delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
-    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused)
+    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused | stopped)
     report_priority: TriagePriority | None
     report_kind: ReportKind | None = None  # of the newest report
     hold: str = ""  # why nothing of this study may leave; empty: nothing holds it

@@ -6,17 +6,20 @@ LOW is ordinal inside the node; a person reads that nothing was flagged and that
 from datetime import datetime
 from typing import Final
 
+from ledger.notifications import NotificationState
 from ledger.records import DeliveryState, Proof, ReportKind, TriagePriority
 from ledger.worklist import WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
+STOPPED_HERE: Final = "stopped here"
 DELIVERY_WORDS: Final = {
     "waiting": "not everything was accepted yet",
     "delivered": "everything was accepted; whether it is held is still to be asked or answered",
     "proven": "everything was accepted, and the destination committed to it or lists it",
     "unproven": "everything was accepted, and the destination cannot be asked whether it holds it",
     "sent again": "something was accepted and was not there when asked for",
-    "refused": "something was refused or lost for good: a person must look",
+    "refused": "the destination refused something, or lost it again and again: a person must look",
+    STOPPED_HERE: "this node did not send what is damaged or not shown to be its patient's: a person must look",
 }
 STYLES: Final = {"HIGH": "bold white on red", "MEDIUM": "bold yellow", "NOT ASSESSED": "bold magenta"}
 
@@ -82,10 +85,17 @@ def delivery_states(entry: WorklistEntry) -> list[tuple[str, str, str]]:
     return [(destination, word, DELIVERY_WORDS[word]) for destination, word in words]
 
 
+def state_word(state: DeliveryState | NotificationState) -> str:
+    """Of one object or message: as the ledger has it, and never the destination's doing where it is ours."""
+    return STOPPED_HERE if state == DeliveryState.STOPPED else state.value.replace("_", " ")
+
+
 def _delivery_word(state: str, proof: str | None) -> str:
     """Of the object that is least far."""
     if state == DeliveryState.REFUSED:
         return "refused"
+    if state == DeliveryState.STOPPED:
+        return STOPPED_HERE
     if proof == Proof.MISSING:
         return "sent again"
     if state != DeliveryState.DELIVERED:

@@ -19,7 +19,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DeliverSettings, Destination
-from ledger.records import DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
+from ledger.records import NOT_GONE, DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
 from ledger.store import Store
 from sr_writer.association import NotOffered, associate
 from sr_writer.errors import NotNow, NotProven, Unreachable
@@ -155,7 +155,7 @@ class Sender:
             except NotProven as error:
                 return [self._stopped(form, str(error)) for form in forms], _Ended.DONE
             outcomes.append(outcome)
-            if ended is not _Ended.DONE or outcome.state is not DeliveryState.REFUSED:
+            if ended is not _Ended.DONE or outcome.state not in NOT_GONE:
                 return outcomes, ended
         tried = {outcome.object_id for outcome in outcomes}
         reason = context_refusal(forms, refused, self._destination)
@@ -203,7 +203,7 @@ class Sender:
 
     @staticmethod
     def _stopped(item: StoredObject, reason: str) -> DeliveryOutcome:
-        return DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason, stopped=True)
+        return DeliveryOutcome(item.object_id, DeliveryState.STOPPED, None, reason)
 
     @staticmethod
     def _all(waiting: Sequence[Forms], state: DeliveryState, reason: str, on_outcome: OnOutcome) -> None:

@@ -10,7 +10,7 @@ from ledger.records import DeliveryState, ImageResult, Proof, ReportKind
 from ledger.views import ObjectDelivery
 from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
-from node.triage_list import probability_words
+from node.triage_list import probability_words, state_word
 
 app = typer.Typer(add_completion=False)
 
@@ -42,7 +42,7 @@ def _told(ledger: Ledger, study_uid: str) -> None:
         out.print("\nAdapters", style="bold")
     for one in told:
         what = "" if one.report_kind is ReportKind.WITHDRAWN else f", priority {one.priority}"
-        line = f"{one.adapter}: {one.report_kind} report{what}: {one.state} {one.reason}"
+        line = f"{one.adapter}: {one.report_kind} report{what}: {state_word(one.state)} {one.reason}"
         out.print(line.rstrip(), markup=False)
 
 
@@ -81,16 +81,15 @@ def _objects(ledger: Ledger, study_uid: str) -> None:
 
 def _where(made: ObjectDelivery) -> str:
     """One line for the delivery, one for the proof."""
-    if made.destination is None:
+    if made.destination is None or made.state is None:
         return "no destination"
     if made.tries == 0 and made.state is DeliveryState.WAITING:
         return f"{made.destination}: waiting, no answer yet {made.reason}".rstrip()
     answer = f" 0x{made.status:04X}" if made.status is not None else ""
     tries = "1 try" if made.tries == 1 else f"{made.tries} tries"
     context = f" as {made.context}" if made.context else ""
-    line = (
-        f"{made.destination}: {made.state}{answer} after {tries}{_at(made.changed_at)}{context} {made.reason}".rstrip()
-    )
+    when = f"after {tries}{_at(made.changed_at)}"
+    line = f"{made.destination}: {state_word(made.state)}{answer} {when}{context} {made.reason}".rstrip()
     return line if made.proof is Proof.NONE else f"{line}\n    {_proof(made)}"
 
 

@@ -10,7 +10,7 @@ import structlog
 from config import Settings
 from config.settings import Destination
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, Job, Stage, StoredObject
+from ledger.records import NOT_GONE, DeliveryOutcome, DeliveryState, Job, Stage, StoredObject
 from node import log_events
 from node.periodic import Periodically
 from node.process import exit_at_latest, stop_on_signals
@@ -116,7 +116,7 @@ class Deliverer(Outward["_Round"]):
             DeliveryState.DELIVERED: log_events.OBJECT_DELIVERED,
             DeliveryState.REFUSED: log_events.OBJECT_REFUSED,
         }.get(outcome.state, log_events.JOB_RETRIED)
-        if outcome.stopped:
+        if outcome.state is DeliveryState.STOPPED:
             self._log.error(log_events.WRONG_PATIENT_STOPPED, object_id=outcome.object_id, reason=outcome.reason)
             return
         self._log.info(event, object_id=outcome.object_id, status=outcome.status, reason=outcome.reason)
@@ -142,7 +142,7 @@ class _Round:
             self._later = outcome.reason
             return
         self._left.discard(outcome.object_id)
-        if outcome.state is DeliveryState.REFUSED:
+        if outcome.state in NOT_GONE:
             self._refusals[outcome.object_id] = outcome.reason
         else:
             self._settle_choice(outcome.object_id)

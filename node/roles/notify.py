@@ -19,7 +19,7 @@ from ledger.records import Job, Stage
 from node import log_events
 from node.roles.outward import Outward
 from sr_writer.adapters.hl7 import Hl7Teller
-from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed, refused
+from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed, stopped
 from sr_writer.adapters.ups import UpsTeller
 from sr_writer.adapters.webhook import WebhookTeller
 from sr_writer.errors import NotNow, NotProven
@@ -63,7 +63,7 @@ class Notifier(Outward["_Round"]):
             one.later = str(error)
             self._log.warning(log_events.JOB_RETRIED, job_id=one.job.job_id, reason=one.later)
         except NotProven as error:
-            one.answer, one.stopped = refused(str(error)), True
+            one.answer = stopped(str(error))
 
     def _tell(self, job: Job) -> Answer:
         """Raises Unreachable, TryLater, NotNow and NotProven."""
@@ -79,14 +79,13 @@ class Notifier(Outward["_Round"]):
 
 @dataclass
 class _Round:
-    """One report while its adapter is told. stopped: it was not, since nobody could show whose it is."""
+    """One report while its adapter is told."""
 
     ledger: Ledger
     job: Job
     log: structlog.stdlib.BoundLogger
     answer: Answer | None = None
     later: str = ""
-    stopped: bool = False
 
     def end(self, reason: str, delay_s: float) -> None:
         """Keep the answer, or wait for another try."""
@@ -94,8 +93,8 @@ class _Round:
             self.ledger.retry(self.job, self.later or reason, delay_s)
             return
         state, said = self.answer.state, self.answer.reason
-        self.ledger.finish_notification(self.job, state, said, stopped=self.stopped)
-        if self.stopped:
+        self.ledger.finish_notification(self.job, state, said)
+        if state is NotificationState.STOPPED:
             self.log.error(log_events.WRONG_PATIENT_STOPPED, report_id=self.job.report_id, reason=said)
         else:
             self.log.info(_EVENTS[state], report_id=self.job.report_id, reason=said)

@@ -72,6 +72,11 @@ def refused(reason: str) -> Answer:
     return Answer(NotificationState.REFUSED, reason)
 
 
+def stopped(reason: str) -> Answer:
+    """It was told to nobody, by us."""
+    return Answer(NotificationState.STOPPED, reason)
+
+
 def not_needed(reason: str) -> Answer:
     return Answer(NotificationState.NOT_NEEDED, reason)
 

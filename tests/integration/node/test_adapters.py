@@ -442,7 +442,7 @@ def test_a_source_that_changed_is_told_to_nobody(site: Site) -> None:
         path.chmod(0o600)
         path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
         site.adapters(ris(receiver.port))
-        [said] = site.told(study, "refused")
+        [said] = site.told(study, "stopped")
     assert "is not what was received" in said.reason
     assert receiver.heard == []
     assert site.ledger.counts()["stopped"] == {"wrong_patient": 1}
@@ -466,7 +466,7 @@ def test_another_source_of_the_report_that_changed_stops_it_too(site: Site) -> N
         path.chmod(0o600)
         path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
         site.adapters(ris(receiver.port))
-        [said] = site.told(uid, "refused")
+        [said] = site.told(uid, "stopped")
     assert "is not what was received" in said.reason
     assert receiver.heard == []
     assert site.ledger.counts()["stopped"] == {"wrong_patient": 1}

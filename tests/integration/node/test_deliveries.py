@@ -121,7 +121,7 @@ class Busy:
                 self._look(item, store.read(item.path))
                 outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, 0xA700, "Later.")
             except NotProven as error:
-                outcome = DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, str(error), stopped=True)
+                outcome = DeliveryOutcome(item.object_id, DeliveryState.STOPPED, None, str(error))
             self.heard.append(outcome)
             on_outcome(outcome)
 
@@ -138,7 +138,7 @@ def test_a_source_that_changed_between_two_attempts_is_seen_though_its_file_says
     deliverer._once()
     first = len(busy.heard)
     assert first
-    assert not any(outcome.stopped for outcome in busy.heard)
+    assert all(outcome.state is DeliveryState.WAITING for outcome in busy.heard)
     path = ledger.store.path(ledger.study_instances(str(ds.StudyInstanceUID))[0].instance.path)
     was = path.stat()
     path.chmod(0o600)
@@ -149,7 +149,8 @@ def test_a_source_that_changed_between_two_attempts_is_seen_though_its_file_says
         file.write(bytes([last ^ 1]))
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
     wait_until(lambda: deliverer._once() or len(busy.heard) > first, 20)
-    assert all(outcome.stopped and "its bytes changed" in outcome.reason for outcome in busy.heard[first:])
+    assert {outcome.state for outcome in busy.heard[first:]} == {DeliveryState.STOPPED}
+    assert all("its bytes changed" in outcome.reason for outcome in busy.heard[first:])
     assert ledger.counts()["stopped"] == {"wrong_patient": len(busy.heard) - first}
     ledger.close()
 
@@ -194,7 +195,7 @@ def test_a_stopped_result_and_a_held_study_are_alarms_that_name_nobody(tmp_path:
     assert check.check().alarms == ()
     [job] = ledger.claim(Stage.DELIVER, "test", 1, 60, "pacs")
     [item] = ledger.undelivered(job)
-    ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, "SENTINEL", stopped=True))
+    ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.STOPPED, None, "SENTINEL"))
     for digest in ("a" * 64, "b" * 64):
         ledger.admit(received("1.2", patient_digest=digest), 60)
     found = check.check()

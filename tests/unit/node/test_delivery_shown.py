@@ -38,11 +38,11 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     opened.close()
 
 
-def _answer(ledger: Ledger, state: DeliveryState, status: int | None) -> Job:
+def _answer(ledger: Ledger, state: DeliveryState, status: int | None, context: str = CONTEXT) -> Job:
     """The PACS says the same to both objects."""
     [job] = ledger.claim(Stage.DELIVER, "test", 1, 60)
     for item in ledger.undelivered(job):
-        ledger.record_delivery(job, DeliveryOutcome(item.object_id, state, status, "", CONTEXT))
+        ledger.record_delivery(job, DeliveryOutcome(item.object_id, state, status, "", context))
     return job
 
 
@@ -65,6 +65,31 @@ def test_before_an_answer_a_report_waits(ledger: Ledger) -> None:
 def test_what_a_destination_refuses_is_refused(ledger: Ledger) -> None:
     ledger.park_delivery(_answer(ledger, DeliveryState.REFUSED, 0x0122), "No.")
     assert _words(ledger) == "pacs refused"
+
+
+def test_what_we_stopped_ourselves_is_never_shown_as_the_destinations_refusal(
+    settings: Settings, ledger: Ledger
+) -> None:
+    ledger.park_delivery(_answer(ledger, DeliveryState.STOPPED, None, ""), "Its bytes changed.")
+    assert _words(ledger) == "pacs stopped here"
+    client = Client(make_app(settings, ledger))
+    page = client.get("/").text
+    assert 'class="sent stopped-here"' in page
+    assert 'opentriage_deliveries{destination="pacs",state="stopped"} 2.0' in client.get("/metrics").text
+    config = str(settings.node.state_dir / "site.toml")
+    done = CliRunner().invoke(app, ["explain", STUDY, "--config", config], env={"COLUMNS": "300"})
+    assert "pacs: stopped here after 1 try" in done.output
+    assert "stopped, not sent" in done.output
+    assert "refused" not in done.output
+    assert "refused" not in page.replace("/healthz", "")
+
+
+def test_what_we_stopped_comes_before_what_the_destination_refused(ledger: Ledger) -> None:
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60)
+    states = (DeliveryState.REFUSED, DeliveryState.STOPPED)
+    for item, state in zip(ledger.undelivered(job), states, strict=True):
+        ledger.record_delivery(job, DeliveryOutcome(item.object_id, state, None, ""))
+    assert _words(ledger) == "pacs stopped here"
 
 
 @pytest.mark.parametrize(
