@@ -1,10 +1,14 @@
 """Asked right before an object leaves, and kept when we ourselves stopped it."""
 
-from sqlalchemy import Connection, Integer, Text, cast, func, select, update
+from sqlalchemy import Connection, Integer, Text, and_, case, cast, exists, func, or_, select, update
+from sqlalchemy.sql import ColumnElement
 
 from ledger.history import note
-from ledger.records import STILL_TO_GO, Job
-from ledger.tables import deliveries, installation, objects, reports, studies
+from ledger.notifications import NotificationState
+from ledger.records import STILL_TO_GO, DeliveryState, Job, Stage
+from ledger.states import JobState
+from ledger.tables import deliveries, events, installation, jobs, notifications, objects, reports, studies
+from ledger.work import RELEASED
 
 STOPPED = "wrong_patient_stopped"
 
@@ -35,11 +39,54 @@ def own_objects(connection: Connection, report_id: int) -> frozenset[str]:
 
 def note_stopped(connection: Connection, job: Job, reason: str) -> None:
     """Something did not leave, because the proof of whose it is failed: an event of the study, and one more."""
-    note(connection, job.study_instance_uid, STOPPED, f"{job.destination}: {reason}", None, job.job_id)
+    what = job.destination or "Report not made"
+    note(connection, job.study_instance_uid, STOPPED, f"{what}: {reason}", None, job.job_id)
     one_more = cast(cast(installation.c.value, Integer) + 1, Text)
     mine = update(installation).where(installation.c.key == STOPPED).values(value=one_more)
     if connection.execute(mine).rowcount == 0:
         connection.execute(installation.insert().values(key=STOPPED, value="1"))
+
+
+def is_stopped(connection: Connection, object_id: int, destination: str | None) -> bool:
+    """Whether we have stopped an object on its way there already, or another form of it."""
+    one = connection.execute(select(objects.c.report_id, objects.c.choice).where(objects.c.id == object_id)).one()
+    forms = and_(objects.c.report_id == one.report_id, objects.c.choice == one.choice, objects.c.choice != "")
+    same = select(objects.c.id).where(or_(objects.c.id == object_id, forms))
+    stopped = select(deliveries.c.object_id).where(
+        deliveries.c.object_id.in_(same),
+        deliveries.c.destination == destination,
+        deliveries.c.state == DeliveryState.STOPPED,
+    )
+    return connection.execute(stopped.limit(1)).first() is not None
+
+
+def stopped_now(connection: Connection) -> int:
+    """How many objects, messages and reports stay here now. Forms of one object count once at each destination."""
+    form = case((objects.c.choice == "", cast(objects.c.id, Text)), else_=objects.c.choice)
+    kept = (
+        select(objects.c.report_id, deliveries.c.destination, form.label("form"))
+        .join(objects, objects.c.id == deliveries.c.object_id)
+        .where(deliveries.c.state == DeliveryState.STOPPED)
+        .distinct()
+    )
+    untold = select(notifications.c.report_id).where(notifications.c.state == NotificationState.STOPPED)
+    unmade = select(jobs.c.id).where(jobs.c.stage == Stage.REPORT, jobs.c.state == JobState.PARKED, _was_stopped())
+    every = [select(func.count()).select_from(rows.subquery()).scalar_subquery() for rows in (kept, untold, unmade)]
+    return sum(connection.execute(select(*every)).one())
+
+
+def _was_stopped() -> ColumnElement[bool]:
+    """A condition on rows of `jobs`: stopped, and not released since."""
+    released = events.alias("released")
+    since = exists().where(
+        released.c.study_uid == jobs.c.study_uid,
+        released.c.job_id == jobs.c.id,
+        released.c.name == RELEASED,
+        released.c.id > events.c.id,
+    )
+    return exists().where(
+        events.c.study_uid == jobs.c.study_uid, events.c.job_id == jobs.c.id, events.c.name == STOPPED, ~since
+    )
 
 
 def studies_held(connection: Connection) -> int:
@@ -48,6 +95,6 @@ def studies_held(connection: Connection) -> int:
 
 
 def stopped_so_far(connection: Connection) -> int:
-    """How often something was stopped, since this installation began."""
+    """How many objects, messages and reports were stopped since this installation began, released or not."""
     value = connection.execute(select(installation.c.value).where(installation.c.key == STOPPED)).scalar()
     return int(value or 0)

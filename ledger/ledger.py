@@ -205,8 +205,10 @@ class Ledger(Questions):
 
     def record_delivery(self, job: Job, outcome: DeliveryOutcome) -> None:
         with self._write() as connection:
+            stopped = outcome.state is DeliveryState.STOPPED
+            is_new = stopped and not leaving.is_stopped(connection, outcome.object_id, job.destination)
             deliveries.record_delivery(connection, job, outcome)
-            if outcome.state is DeliveryState.STOPPED:
+            if is_new:
                 leaving.note_stopped(connection, job, outcome.reason)
 
     def finish_delivery(self, job: Job, prove_after_s: float | None = None) -> None:
@@ -291,7 +293,7 @@ class Ledger(Questions):
     def stop_report(self, job: Job, reason: str) -> None:
         """Park a report that was not made, because what it rests on could not be shown to be its own patient's."""
         with self._write() as connection:
-            work.park(connection, job, reason)
+            work.park(connection, job, reason, None)
             leaving.note_stopped(connection, job, reason)
 
     def finish_notification(self, job: Job, state: NotificationState, reason: str = "") -> None:
@@ -345,9 +347,9 @@ class Ledger(Questions):
     # --- start ---
 
     def stopped_and_held(self) -> tuple[int, int]:
-        """What was stopped so far because nobody could show whose it is, and the studies that are held now."""
+        """What stays here now because nobody could show whose it is, and how many studies are held."""
         with self._read() as connection:
-            return leaving.stopped_so_far(connection), leaving.studies_held(connection)
+            return leaving.stopped_now(connection), leaving.studies_held(connection)
 
     def reconcile(self, max_attempts: int = 3) -> Reconciliation:
         """Before anything is received: sweep, compare, take back expired leases. One process may do this."""

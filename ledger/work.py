@@ -26,6 +26,7 @@ from ledger.states import IDLE, UNFINISHED, JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
 
 OUTWARD = frozenset({Stage.DELIVER, Stage.PROVE, Stage.NOTIFY})  # a peer cannot kill us: tried for ever
+RELEASED = "job_released"
 SUPERSEDED = "A later image of the study queued a newer final report."
 
 
@@ -216,7 +217,7 @@ def release(connection: Connection, job_id: int) -> Stage | None:
             finished_at=None,
         )
     )
-    note(connection, row.study_uid, "job_released", f"A person released the parked {row.stage} job.", None, job_id)
+    note(connection, row.study_uid, RELEASED, f"A person released the parked {row.stage} job.", None, job_id)
     return Stage(row.stage)
 
 

@@ -23,7 +23,7 @@ class Health:
     """reasons: empty when healthy, else a sentence each. provider: what the models run on, None when nobody says.
 
     alarms: a sentence each for what a person must mend while the node goes on: model packages that are refused, results
-    that were stopped because nobody could show whose they are, studies that are held.
+    that stay here because nobody could show whose they are, studies that are held.
     """
 
     echo_answered: bool
@@ -83,7 +83,7 @@ class HealthCheck:
         alarms = []
         if stopped:
             alarms.append(
-                f"results stopped since this node was installed, because nobody could show whose they are: {stopped}; "
+                f"results stopped here, because they are damaged or nobody could show whose they are: {stopped}; "
                 "look at the parked jobs and the stored files"
             )
         if held:

@@ -59,7 +59,7 @@ class LedgerCollector:
         yield _told(self._ledger.told_so_far())
         stopped = CounterMetricFamily(
             "opentriage_wrong_patient_stopped",
-            "Objects and messages that did not leave: nobody could show that they are their patient's",
+            "Objects, messages and reports that were stopped, since the installation: not shown to be their patient's",
         )
         stopped.add_metric([], counts["stopped"]["wrong_patient"])
         yield stopped

@@ -1,6 +1,9 @@
 """Right before an object leaves the ledger is asked once more; what we ourselves stopped is told and counted."""
 
+from dataclasses import replace
+
 from ledger.ledger import Ledger
+from ledger.notifications import NotificationState
 from ledger.records import DeliveryOutcome, DeliveryState, Job, Stage, StoredObject, TriagePriority
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
@@ -54,3 +57,69 @@ def test_what_was_stopped_is_an_event_of_its_study_and_counted_for_ever(ledger: 
     assert said == ["pacs: It is somebody else's."] * 2
     ledger.record_delivery(delivery, DeliveryOutcome(objects[0].object_id, DeliveryState.REFUSED, 0xA900, "No."))
     assert ledger.counts()["stopped"] == {"wrong_patient": 2}
+
+
+def stop(ledger: Ledger, delivery: Job, *objects: StoredObject) -> None:
+    for one in objects:
+        ledger.record_delivery(delivery, DeliveryOutcome(one.object_id, DeliveryState.STOPPED, None, "Not theirs."))
+
+
+def test_what_is_stopped_now_is_what_has_not_gone_since(ledger: Ledger) -> None:
+    delivery, [first, second] = report(ledger)
+    assert ledger.stopped_and_held() == (0, 0)
+    stop(ledger, delivery, first, second)
+    ledger.park_delivery(delivery, "Not theirs.")
+    assert ledger.stopped_and_held() == (2, 0)
+    ledger.release(delivery.job_id)
+    [delivery] = ledger.claim(Stage.DELIVER, "test", 1, 60, PACS)
+    stop(ledger, delivery, second)  # the same once more
+    ledger.record_delivery(delivery, DeliveryOutcome(first.object_id, DeliveryState.DELIVERED, 0, ""))
+    assert ledger.stopped_and_held() == (1, 0)
+    ledger.record_delivery(delivery, DeliveryOutcome(second.object_id, DeliveryState.DELIVERED, 0, ""))
+    assert ledger.stopped_and_held() == (0, 0)
+    assert ledger.counts()["stopped"] == {"wrong_patient": 2}
+
+
+def test_the_forms_of_one_object_are_stopped_as_one(ledger: Ledger) -> None:
+    ledger.admit(received("1.2.3"), 0.001)
+    [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
+    ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
+    [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
+    forms = [(replace(one, choice="report"), path) for one, path in (stored_object(ledger.store) for _ in range(3))]
+    ledger.finish_report(job, ledger.study_findings(job), forms, all_to(forms, [PACS, "other"]))
+    for destination in (PACS, "other"):
+        [delivery] = ledger.claim(Stage.DELIVER, "test", 1, 60, destination)
+        stop(ledger, delivery, *ledger.undelivered(delivery))
+    assert ledger.stopped_and_held() == (2, 0)
+    assert ledger.counts()["stopped"] == {"wrong_patient": 2}
+
+
+def test_a_message_that_was_stopped_stays_until_it_is_told_or_not_needed(ledger: Ledger) -> None:
+    ledger.admit(received("1.2.3"), 0.001)
+    [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
+    ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
+    [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
+    ledger.finish_report(job, ledger.study_findings(job), [stored_object(ledger.store)], {}, ["ris"])
+    [telling] = ledger.claim(Stage.NOTIFY, "test", 1, 60, "ris")
+    ledger.finish_notification(telling, NotificationState.STOPPED, "Not theirs.")
+    assert ledger.stopped_and_held() == (1, 0)
+    assert [parked.job_id for parked in ledger.parked()] == [telling.job_id]
+    ledger.release(telling.job_id)
+    [telling] = ledger.claim(Stage.NOTIFY, "test", 1, 60, "ris")
+    ledger.finish_notification(telling, NotificationState.ACCEPTED)
+    assert ledger.stopped_and_held() == (0, 0)
+
+
+def test_a_report_that_was_stopped_stays_until_it_is_released(ledger: Ledger) -> None:
+    ledger.admit(received("1.2.3"), 0.001)
+    [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
+    ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
+    for trouble in ("stopped", "another"):
+        [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
+        if trouble == "stopped":
+            ledger.stop_report(job, "Not theirs.")
+        else:
+            ledger.park(job, "It cannot be built.")
+        assert ledger.stopped_and_held() == (1 if trouble == "stopped" else 0, 0)
+        ledger.release(job.job_id)
+        assert ledger.stopped_and_held() == (0, 0)

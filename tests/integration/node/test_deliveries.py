@@ -151,7 +151,7 @@ def test_a_source_that_changed_between_two_attempts_is_seen_though_its_file_says
     wait_until(lambda: deliverer._once() or len(busy.heard) > first, 20)
     assert {outcome.state for outcome in busy.heard[first:]} == {DeliveryState.STOPPED}
     assert all("its bytes changed" in outcome.reason for outcome in busy.heard[first:])
-    assert ledger.counts()["stopped"] == {"wrong_patient": len(busy.heard) - first}
+    assert ledger.counts()["stopped"] == {"wrong_patient": 1}  # of one object, in however many forms
     ledger.close()
 
 
