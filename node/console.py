@@ -8,11 +8,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from config import ConfigError, Settings, load_settings
+from sr_writer.words import unspeakable
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+_INSTEAD = {"LOW": 'Write "unflagged" for the priority, or "low" in small letters for anything else.'}
+_INSTEAD_OF_A_VERDICT = 'Write "unflagged", or say what was wrong: "the operating point did not fit our detectors".'
 
 ConfigOption = Annotated[
     Path | None,
@@ -45,6 +48,16 @@ def fail(text: str) -> NoReturn:
     """Say what could not be done and exit with 1."""
     err.print(text, style="bold red", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT_FAILED)
+
+
+def reason_given(text: str) -> str:
+    """A person's --reason on one line. Ends with 2 where it holds a word for which a report would leave it out."""
+    if word := unspeakable(text):
+        usage_error(
+            f"--reason: no reader of a report may see the word {word!r}, so the report would not give this reason. "
+            f"{_INSTEAD.get(word, _INSTEAD_OF_A_VERDICT)}"
+        )
+    return " ".join(text.split())
 
 
 def progress() -> Progress:

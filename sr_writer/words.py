@@ -20,14 +20,20 @@ FLAGGED = (TriagePriority.HIGH, TriagePriority.MEDIUM)
 
 _REASON_UNSAID = "the reason is in the node's own log"
 _INTERNAL_LABELS = frozenset({"normal"})  # a class of some models that says nothing to a reader
-_UNSPEAKABLE = re.compile(r"\bnormal\b|\bLOW\b|\bnormal(ly|ity)\b", re.IGNORECASE)
+_UNSPEAKABLE = re.compile(r"\b(?i:normal(?:ly|ity)?)\b|\bLOW\b")  # "too low" is plain English
 _LONG_STRING = 64  # VR LO, PS3.5 6.2
+
+
+def unspeakable(text: str) -> str:
+    """The first word in it that no reader may see; empty when every word may be seen."""
+    found = _UNSPEAKABLE.search(text)
+    return found.group() if found else ""
 
 
 def sayable(text: str, instead: str = "") -> str:
     """`text`, or `instead` when it holds a word that no reader may see (a site's own text, a reason from afar)."""
     text = " ".join(text.split())
-    return instead if _UNSPEAKABLE.search(text) else text
+    return instead if unspeakable(text) else text
 
 
 def spoken(result: ImageResult) -> tuple[Finding, ...]:

@@ -21,6 +21,7 @@ from inference.session import behaving
 from node.commands.adapter_warnings import adapter_warnings
 from node.console import EXIT_FAILED, ConfigOption, err, out, settings_of
 from sr_writer.profiles import PARAMETRIC_MAP, PRESENTATION_STATE, PROFILES
+from sr_writer.words import unspeakable
 
 app = typer.Typer(add_completion=False)
 NO_BOXES = "report.localization: box, but no package in use draws boxes or has a measured pointing accuracy"
@@ -84,6 +85,11 @@ def warnings(settings: Settings) -> Iterator[str]:
 
 def _reports(settings: Settings) -> Iterator[str]:
     """Wishes that nothing comes of."""
+    said = settings.recommend.model_dump()
+    texts = {f"present.{label}": text for label, text in said.pop("present").items()} | said
+    for name, text in texts.items():
+        if word := unspeakable(text):
+            yield f"recommend.{name}: no reader may see the word {word!r}: reports leave this sentence out"
     if "critical" in settings.report.acr_categories and not settings.decide.critical_flags_in_dicom:
         yield "report.acr_categories: critical is never written while decide.critical_flags_in_dicom is off"
     for destination in settings.destinations:

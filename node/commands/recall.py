@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from node.asking import existing_ledger
-from node.console import ConfigOption, err, fail, settings_of, usage_error
+from node.console import ConfigOption, err, fail, reason_given, settings_of, usage_error
 
 app = typer.Typer(add_completion=False)
 SHOWN = 10
@@ -26,7 +26,7 @@ def recall(
     """Withdraw reports: a superseding report that says withdrawn, and why, follows each to wherever it went, and what
     has not left yet stays. What was said of the images is not said again until `opentriage look-again STUDY_UID`
     or new images come. Never put a patient's name into the reason."""
-    reason = " ".join(reason.split())
+    reason = reason_given(reason)
     if (model is None) == (study is None):
         usage_error("give either --model NAME[@VERSION] or --study UID")
     if not reason:

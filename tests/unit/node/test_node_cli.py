@@ -96,6 +96,7 @@ OHIF = "[[destinations]]\nae_title = 'PACS'\nhost = 'pacs'\nport = 104\nprofile 
         ("[receive]\nrequire_called_ae_title = false\n", "require_called_ae_title"),
         ("[look]\nmodels = ['chest-pneumonia']\n[report]\nlocalization = 'box'\n", "no package in use draws boxes"),
         ("[report]\nacr_categories = {critical = 1}\n", "critical is never written"),
+        ("[recommend.present]\nfracture = 'Not normal.'\n", "recommend.present.fracture: no reader may see"),
         (f"{OHIF}presentation_state = true\n", "PACS@pacs:104: presentation_state is not sent"),
         (OHIF, "PACS@pacs:104: ohif gets measurements with boxes only"),
     ],

@@ -13,6 +13,7 @@ from ledger.records import Stage
 from node.cli import app
 from node.web import make_app
 from node.wiring import open_ledger
+from sr_writer.words import reason_of
 from tests.support.asgi import Client
 from tests.support.ledger_story import BERTA, LOW, STUDY, Story
 from tests.support.records import judged, received
@@ -90,6 +91,31 @@ def test_a_recall_that_is_not_meant_is_a_usage_error(site: Path, story: Story, w
     story.reported(judged(LOW, 0.1))
     assert run(site, "recall", *words).exit_code == 2
     assert not story.claimable(Stage.REPORT)
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"), [("All were normal.", "normal"), ("Not Normally seen", "Normally"), ("Priority LOW", "LOW")]
+)
+@pytest.mark.parametrize("command", [["recall", "--study", STUDY, "--yes"], ["look-again", STUDY]])
+def test_a_reason_that_the_report_would_not_give_is_refused_with_its_word(
+    site: Path, story: Story, command: list[str], reason: str, word: str
+) -> None:
+    story.reported(judged(LOW, 0.1))
+    refused = run(site, *command, "--reason", reason)
+    assert refused.exit_code == 2
+    assert f"'{word}'" in refused.output
+    assert 'Write "unflagged"' in refused.output
+    assert not story.claimable(Stage.REPORT)
+    assert not story.claimable(Stage.ANALYSE)
+
+
+def test_a_reason_in_plain_english_stands_in_the_report(site: Path, story: Story) -> None:
+    story.reported(judged(LOW, 0.1))
+    reason = "The operating point was set too low at this site."
+    assert run(site, "recall", "--study", STUDY, "--reason", reason, "--yes").exit_code == 0
+    findings = story.final()
+    assert findings is not None
+    assert reason_of(findings.cause) == reason.rstrip(".")
 
 
 def test_a_held_study_is_shown_as_held_everywhere(site: Path, settings: Settings, story: Story) -> None:

@@ -7,12 +7,14 @@ from sr_writer.words import percent, sayable, series_description, spoken
 from tests.support.findings import analysed, finding
 
 
-@pytest.mark.parametrize("text", ["a normal chest", "NORMAL", "priority LOW", "low risk", "Normally read", "normality"])
+@pytest.mark.parametrize("text", ["a normal chest", "NORMAL", "priority LOW", "LOW", "Normally read", "normality"])
 def test_a_forbidden_word_silences_the_text(text: str) -> None:
     assert sayable(text, "instead") == "instead"
 
 
-@pytest.mark.parametrize("text", ["below its operating point", "slow growth", "abnormal", "read  with\npriority"])
+@pytest.mark.parametrize(
+    "text", ["below its operating point", "slow growth", "abnormal", "set too low", "Low risk", "read  with\npriority"]
+)
 def test_other_words_pass(text: str) -> None:
     assert sayable(text) == " ".join(text.split())
 
