@@ -41,6 +41,8 @@ UNREADABLE = (  # what pydicom raises over a file that is not one of ours any mo
 )  # fmt: skip
 _NAME, _ID = PATIENT.index("PatientName"), PATIENT.index("PatientID")
 _LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the job."
+_ANEW = "It cannot become right: `opentriage recall` the study, then `opentriage look-again`, and it is made anew."
+CHANGED = f"A source image of this report is not what was received: its bytes changed. {_LOOK}"
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -142,7 +144,7 @@ class Guard:
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
         if sha256 != ref.sha256:
-            raise NotProven(f"A source image of this report is not what was received: its bytes changed. {_LOOK}")
+            raise NotProven(CHANGED)
         if decoded_sha256 and sha256 != decoded_sha256:
             raise NotProven(f"The model looked at other bytes than the source image of this report. {_LOOK}")
         if found.sop_instance_uid != ref.sop_instance_uid or found.study_instance_uid != ref.study_instance_uid:
@@ -157,7 +159,7 @@ class Guard:
         if said.study_uids != {identity.study_instance_uid for identity in identities}:
             raise NotProven(f"The object and its source images do not name one study. {_LOOK}")
         if said.patient not in {identity.patient for identity in identities}:
-            raise NotProven(f"The object does not name the patient that its source images name. {_LOOK}")
+            raise NotProven(f"The object does not name the patient that its source images name. {_ANEW}")
         _check_one_patient(identities)
         known = {ref.sop_instance_uid for ref in evidence.instances} | {item.sop_instance_uid}
         if not said.references <= known and not said.references <= known | self._own_objects(item.report_id):

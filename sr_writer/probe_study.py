@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from config.settings import ReportSettings
+from ledger.reconcile import dataset_sha256
 from ledger.records import (
     ActivationMap,
     Code,
@@ -200,7 +201,7 @@ def _sources() -> list[ResultObject]:
 
 
 def _keep(made: ResultObject, store: Store) -> InstanceRef:
-    digest = sha256(made.content).hexdigest()
+    path = store.put("instances", sha256(made.content).hexdigest(), ".dcm", made.content)
     return InstanceRef(
         instance_id=0,
         sop_class_uid=made.sop_class_uid,
@@ -209,8 +210,8 @@ def _keep(made: ResultObject, store: Store) -> InstanceRef:
         study_instance_uid=STUDY_UID,
         transfer_syntax_uid=made.transfer_syntax_uid,
         modality="MR" if made.sop_class_uid == MRImageStorage else "OT",
-        sha256=digest,
-        path=store.put("instances", digest, ".dcm", made.content),
+        sha256=dataset_sha256(store.path(path)),
+        path=path,
         received_at=_AT,
     )
 

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from config.settings import Settings
+from ledger.reconcile import dataset_sha256
 from ledger.records import (
     ActivationMap,
     Code,
@@ -36,7 +37,7 @@ def warm_up(settings: Settings) -> None:
         (store.root / "instances").mkdir()
         path = "instances/source.dcm"
         _source().save_as(store.path(path), enforce_file_format=True)
-        findings = _findings(path)
+        findings = _findings(path, dataset_sha256(store.path(path)))
         for plan in {plan_of(destination, findings) for destination in settings.destinations or (plain(),)}:
             build_objects(findings, store, settings, UID, plan)
 
@@ -51,7 +52,7 @@ def _source() -> Dataset:
     return source
 
 
-def _findings(path: str) -> StudyFindings:
+def _findings(path: str, sha256: str) -> StudyFindings:
     finding = Finding(
         label="finding",
         code=Code("1", "99OPENTRIAGE", "Finding"),
@@ -76,7 +77,7 @@ def _findings(path: str) -> StudyFindings:
         source_columns=64,
     )
     instance = InstanceRef(
-        0, DigitalXRayImageStorageForPresentation, UID, UID, UID, ExplicitVRLittleEndian, "DX", "0" * 64, path, EPOCH
+        0, DigitalXRayImageStorageForPresentation, UID, UID, UID, ExplicitVRLittleEndian, "DX", sha256, path, EPOCH
     )
     looked_at = (InstanceResults(instance, (result,)),)
     return StudyFindings(UID, ReportKind.FINAL, TriagePriority.HIGH, looked_at, EPOCH)

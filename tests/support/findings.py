@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from ledger.reconcile import dataset_sha256
 from ledger.records import (
     ActivationMap,
     Code,
@@ -110,7 +111,7 @@ def keep(ds: Dataset, store: Store) -> InstanceRef:
 
 def keep_bytes(content: bytes, ds: Dataset, store: Store) -> InstanceRef:
     """Store a Part 10 file as it is; `ds` is what it holds."""
-    digest = hashlib.sha256(content).hexdigest()
+    path = store.put("instances", hashlib.sha256(content).hexdigest(), ".dcm", content)
     return InstanceRef(
         instance_id=1,
         sop_class_uid=str(ds.SOPClassUID),
@@ -119,8 +120,8 @@ def keep_bytes(content: bytes, ds: Dataset, store: Store) -> InstanceRef:
         study_instance_uid=str(ds.StudyInstanceUID),
         transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
         modality=str(ds.get("Modality", "")),
-        sha256=digest,
-        path=store.put("instances", digest, ".dcm", content),
+        sha256=dataset_sha256(store.path(path)),
+        path=path,
         received_at=REPORTED_AT,
     )
 

@@ -19,6 +19,7 @@ from ledger.reconcile import dataset_sha256
 from ledger.records import InstanceRef, ReportKind, ResultObject, StoredObject, StudyFindings, TriagePriority
 from ledger.store import Store
 from node.files import walk
+from sr_writer import build
 from sr_writer import guard as guard_module
 from sr_writer.build import build_objects
 from sr_writer.errors import NotNow, NotProven
@@ -181,7 +182,21 @@ def test_a_source_that_was_exchanged_stops_every_object(store: Store) -> None:
             guard.prove(stored(one), one.content)
 
 
-def test_a_report_that_was_built_from_an_exchanged_source_is_stopped(store: Store) -> None:
+def test_no_report_is_built_from_an_exchanged_source(store: Store) -> None:
+    mine, theirs = make_dx(), make_dx(PatientName="Else^Someone", PatientID="TEST-0002")
+    findings, others = flagged(store, mine), flagged(store, theirs)
+    path, whole = store.path(findings.looked_at[0].instance.path), store.read(findings.looked_at[0].instance.path)
+    path.write_bytes(store.read(others.looked_at[0].instance.path))
+    with pytest.raises(NotProven, match="its bytes changed"):
+        made_of(findings, store)
+    path.write_bytes(whole)
+    assert made_of(findings, store)
+
+
+def test_a_report_that_names_another_patient_than_its_sources_is_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_prove_unchanged", lambda path, instance: None)  # exchanged a moment after the question
     mine, theirs = make_dx(), make_dx(PatientName="Else^Someone", PatientID="TEST-0002")
     findings, others = flagged(store, mine), flagged(store, theirs)
     path, whole = store.path(findings.looked_at[0].instance.path), store.read(findings.looked_at[0].instance.path)
