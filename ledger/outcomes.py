@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from ledger.database import db_now
 from ledger.deliveries import queue_delivery, queue_notification
 from ledger.errors import PermanentError
+from ledger.figures import with_sd
 from ledger.history import note
 from ledger.notifications import adapters_reached
 from ledger.queueing import queue_job, report_is_coming
@@ -50,7 +51,7 @@ def finish_analysis(connection: Connection, job: Job, found: Sequence[ImageResul
 
 def _say(result: ImageResult) -> str:
     said = [
-        f"{finding.label} {finding.probability:.2f} ± {finding.probability_sd:.2f}"
+        f"{finding.label} {with_sd(finding.probability, finding.probability_sd)}"
         f"{' present' if finding.present else ''}{' in doubt' if finding.in_doubt else ''}"
         for finding in result.findings
     ]

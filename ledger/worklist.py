@@ -52,6 +52,7 @@ class WorklistEntry:
     report_kind: ReportKind | None = None  # of the newest report
     hold: str = ""  # why nothing of this study may leave; empty: nothing holds it
     proofs: tuple[tuple[str, str], ...] = ()  # (destination, the least certain Proof of the newest report)
+    alarm: bool = True  # the findings' image raises the priority; False: what it has is marked, and that is all
     slices_marked: tuple[tuple[str, int, int], ...] = ()  # of slice models: (label, slices marked, slices looked at)
 
 
@@ -142,6 +143,7 @@ class _StudyParts:
             uid_conflicts=len(own) - len(uids),
             pending=len(self._pending.get(study.study_uid, [])),
             findings=worst.findings if worst else (),
+            alarm=worst is None or worst.priority is not TriagePriority.LOW,
             slices_marked=_slices_marked([result for result in said if _is_slice(result)]),
             critical_flags=tuple(dict.fromkeys(flag for result in said for flag in result.critical_flags)),
             recommendations=worst.recommendations if worst else (),

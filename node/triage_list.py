@@ -6,8 +6,9 @@ LOW is ordinal inside the node; a person reads that nothing was flagged and that
 from datetime import datetime
 from typing import Final
 
+from ledger.figures import with_sd
 from ledger.notifications import NotificationState
-from ledger.records import DeliveryState, Proof, ReportKind, TriagePriority
+from ledger.records import DeliveryState, Finding, Proof, ReportKind, TriagePriority
 from ledger.worklist import WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
@@ -40,23 +41,11 @@ def priority_word(entry: WorklistEntry) -> str:
     return entry.priority.value.replace("_", " ")
 
 
-def probability_words(probability: float) -> str:
-    """Two decimals, and never a certainty that no model has."""
-    if probability > 0.994:
-        return ">0.99"
-    return "<0.01" if probability < 0.006 else f"{probability:.2f}"
-
-
 def finding_words(entry: WorklistEntry) -> str:
     """What the worst image showed, or why nothing is said."""
     if entry.is_prior:
         return "an older study: kept, not flagged"
-    parts = [
-        f"{finding.label} {probability_words(finding.probability)} ± {finding.probability_sd:.2f}"
-        + (", in doubt" if finding.in_doubt else "")
-        for finding in entry.findings
-        if finding.present or finding.in_doubt
-    ]
+    parts = [_finding(finding, entry.alarm) for finding in entry.findings if finding.present or finding.in_doubt]
     parts += [f"{label} marked in {count} of {total} slices, no alarm" for label, count, total in entry.slices_marked]
     if entry.report_kind is ReportKind.WITHDRAWN:
         parts.append("the report was withdrawn")
@@ -71,6 +60,14 @@ def finding_words(entry: WorklistEntry) -> str:
     if not parts and entry.pending:
         parts.append("not looked at yet")
     return "; ".join(parts) or "no model is meant for it"
+
+
+def _finding(finding: Finding, alarm: bool) -> str:
+    """alarm: whether the image that it was found in raises the priority."""
+    silent = finding.present and not alarm
+    marked = " marked" if silent else ""
+    words = f"{finding.label}{marked} {with_sd(finding.probability, finding.probability_sd)}"
+    return words + (", in doubt" if finding.in_doubt else "") + (", no alarm" if silent else "")
 
 
 def delivery_words(entry: WorklistEntry) -> str:

@@ -10,6 +10,7 @@ from inference.analyser import Analyser, Source
 from inference.package import installed
 from inference.picture_kinds import PICTURE_KINDS
 from ledger.errors import OpenTriageError
+from ledger.figures import with_sd
 from ledger.records import InstanceResults
 from node.analyse_output import Scratch, write_studies
 from node.analyse_volumes import Series
@@ -17,7 +18,7 @@ from node.analysing import lines, look, source_of
 from node.console import EXIT_FAILED, ConfigOption, JsonOption, err, fail, progress, settings_of, usage_error
 from node.files import missing, walk
 from node.logging import configure
-from node.triage_list import NO_FLAG, probability_words
+from node.triage_list import NO_FLAG
 
 KINDS = tuple(PICTURE_KINDS)
 NOT_RAISED = "marked by a model that may not raise a priority; other disease was not looked for"
@@ -104,8 +105,7 @@ def _write(kept: list[InstanceResults], scratch: Scratch, settings: Any, out: Pa
 
 def _words(line: dict[str, Any]) -> str:
     findings = "; ".join(
-        f"{finding['label']} {probability_words(finding['probability'])} ± {finding['probability_sd']:.2f}"
-        f"{_boxes(finding)}"
+        f"{finding['label']} {with_sd(finding['probability'], finding['probability_sd'])}{_boxes(finding)}"
         for finding in line["findings"]
     )
     findings += "".join(f"; {mask['label']}: {mask['pixels']} pixels marked" for mask in line.get("masks", []))

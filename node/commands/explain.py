@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from ledger.figures import probability_words, sd_words
 from ledger.ledger import Ledger
 from ledger.records import DeliveryState, ImageResult, Proof, ReportKind
 from ledger.views import ObjectDelivery
 from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
-from node.triage_list import probability_words, state_word
+from node.triage_list import state_word
 
 app = typer.Typer(add_completion=False)
 
@@ -62,10 +63,10 @@ def _result_lines(result: ImageResult) -> list[str]:
     if result.reason:
         lines.append(f"{result.reason_code}: {result.reason}")
     lines += [
-        f"{finding.label}: probability {probability_words(finding.probability)} ± {finding.probability_sd:.3f}, "
-        f"mutual information {finding.mutual_information:.4f} nat, operating point {finding.operating_point:.3f}, "
-        f"high {finding.high_operating_point:.3f}{', present' if finding.present else ''}"
-        f"{', in doubt' if finding.in_doubt else ''}"
+        f"{finding.label}: probability {probability_words(finding.probability)} "
+        f"± {sd_words(finding.probability_sd, 3)}, mutual information {finding.mutual_information:.4f} nat, "
+        f"operating point {finding.operating_point:.3f}, high {finding.high_operating_point:.3f}"
+        f"{', present' if finding.present else ''}{', in doubt' if finding.in_doubt else ''}"
         for finding in result.findings
     ]
     lines += [f"{mask.label}: {mask.pixels} pixels marked" for mask in result.masks]
