@@ -12,6 +12,7 @@ from ledger.database import db_now
 from ledger.history import note
 from ledger.queueing import dismiss
 from ledger.records import Finding, InstanceRef, Job, ReportKind, SentReference, Stage, TriagePriority
+from ledger.slices import Counted, is_slice, slices_marked, slices_refused
 from ledger.states import IDLE, UNFINISHED, JobEvent
 from ledger.tables import instances, jobs, notifications, objects, report_sources, reports, results
 from ledger.work import end
@@ -29,8 +30,9 @@ class NotificationState(StrEnum):
 class Notice:
     """What an adapter tells the outside of one report. No patient's identity: adapters read it from the source.
 
-    findings: none of a slice model, whose images do not speak by themselves. withdrawals: withdrawn reports of the
-    study before this one. overtaken: the adapter is to hear of a newer report of the study instead.
+    findings: none of a slice model, whose images do not speak by themselves; what they say together, slices_marked and
+    slices_refused, goes with a final report. withdrawals: withdrawn reports of the study before this one. overtaken:
+    the adapter is to hear of a newer report of the study instead.
     """
 
     report_id: int
@@ -44,6 +46,8 @@ class Notice:
     objects: tuple[SentReference, ...]  # of the report
     withdrawals: int = 0
     overtaken: bool = False
+    slices_marked: Counted = ()
+    slices_refused: Counted = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ def notice(connection: Connection, job: Job) -> Notice:
     said = [(instance_ref(row), load_result(row.body)) for row in rows if row.body]
     worst = min(said, key=lambda pair: pair[1].urgency, default=None)
     flags = dict.fromkeys(flag for _, result in said for flag in result.critical_flags)
-    alone = [result for _, result in said if not (result.model and result.model.volume_rule)]
+    alone = [result for _, result in said if not is_slice(result)]
+    final = report.kind == ReportKind.FINAL
+    together = [(image.series_instance_uid, result) for image, result in said] if final else []
     speaks = min(alone, key=lambda result: result.urgency, default=None)
     return Notice(
         report_id=report.id,
@@ -86,6 +92,8 @@ def notice(connection: Connection, job: Job) -> Notice:
         objects=tuple(SentReference(row.kind, row.sop_class_uid, row.sop_instance_uid, row.series_uid) for row in made),
         withdrawals=withdrawals_before(connection, report.study_uid, report.id),
         overtaken=newer_for(connection, report.study_uid, report.id, job.destination or ""),
+        slices_marked=slices_marked(together),
+        slices_refused=slices_refused(together),
     )
 
 

@@ -158,7 +158,7 @@ def _restate(connection: Connection, job: Job) -> None:
     last = last_report(connection, study_uid)
     withdrawn = last is not None and last.kind == ReportKind.WITHDRAWN
     at_least = TriagePriority.NOT_ASSESSED if withdrawn else None
-    restate_priority(connection, study_uid, at_least, job.cause or "the study changed.")
+    restate_priority(connection, study_uid, at_least, job.cause or "the study is complete, and was weighed as a whole.")
 
 
 def _complete(connection: Connection, job: Job) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, select, update
 from sqlalchemy.sql import ColumnElement
 
+from ledger.codec import load_result
 from ledger.history import note
 from ledger.records import Disposition, TriagePriority, most_urgent
+from ledger.slices import study_priority
 from ledger.tables import instances, rejections, results, studies
 
 # Document titles of a rejection note (IHE RAD IOCM): quality, patient safety, incorrect worklist entry. The fourth,
@@ -91,10 +93,10 @@ def said_of(connection: Connection, study_uid: str) -> set[int]:
     return set(connection.execute(_said(study_uid, instances.c.id)).scalars())
 
 
-def _said(study_uid: str, what: ColumnElement[Any]) -> Select[Any]:
-    """A column of those instances, or of what was said of them."""
+def _said(study_uid: str, *what: ColumnElement[Any]) -> Select[Any]:
+    """Columns of those instances, or of what was said of them."""
     return (
-        select(what)
+        select(*what)
         .select_from(instances.join(results, results.c.instance_id == instances.c.id))
         .where(instances.c.study_uid == study_uid, results.c.priority.is_not(None), ~results.c.withdrawn, counts_now())
     )
@@ -102,9 +104,7 @@ def _said(study_uid: str, what: ColumnElement[Any]) -> Select[Any]:
 
 def restate_priority(connection: Connection, study_uid: str, at_least: TriagePriority | None, why: str) -> None:
     """Give the study the priority of what counts now, or `at_least`; lowering it leaves an event. Study locked."""
-    said = connection.execute(_said(study_uid, results.c.priority).distinct()).scalars()
-    found = [TriagePriority(value) for value in said]
-    found += [at_least] if at_least is not None else []
+    found = [one for one in (_priority_now(connection, study_uid), at_least) if one is not None]
     after = most_urgent(found) if found else None
     study = studies.c.study_uid == study_uid
     before = connection.execute(select(studies.c.priority).where(study)).scalar_one()
@@ -113,3 +113,13 @@ def restate_priority(connection: Connection, study_uid: str, at_least: TriagePri
     connection.execute(update(studies).where(study).values(priority=after))
     if before and (after is None or TriagePriority(before).rank < after.rank):
         note(connection, study_uid, "priority_lowered", f"Priority {before} became {after or 'none'}: {why}")
+
+
+def _priority_now(connection: Connection, study_uid: str) -> TriagePriority | None:
+    """By what counts now. The results themselves are read only where a refused slice may be the most urgent."""
+    said = connection.execute(_said(study_uid, results.c.priority).distinct()).scalars()
+    found = [TriagePriority(value) for value in said]
+    if not found or most_urgent(found) is not TriagePriority.NOT_ASSESSED:
+        return most_urgent(found) if found else None
+    rows = connection.execute(_said(study_uid, instances.c.series_uid, results.c.body)).all()
+    return study_priority([(row.series_uid, load_result(row.body)) for row in rows])

@@ -21,8 +21,8 @@ from ledger.records import (
     SentReference,
     StudyFindings,
     TriagePriority,
-    most_urgent,
 )
+from ledger.slices import is_slice, results_of, study_priority
 from ledger.standing import patients_of, said_of, standing
 from ledger.succession import last_report, references, reports_that_stand, rests_on_what_stands
 from ledger.tables import instances, report_sources, reports, results, studies
@@ -58,10 +58,9 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
     if kind is ReportKind.WITHDRAWN:
         return _withdrawal(connection, job, last)
     looked = looked_at(connection, study_uid, routed_only=True)
-    said = [result for item in looked for result in item.results]
-    if not said:
+    priority = study_priority(results_of(looked))
+    if priority is None:
         return None
-    priority = most_urgent([result.priority for result in said if result.priority is not None])
     if last is not None and _is_said(connection, last, looked, statement_now(connection, study_uid, looked, kind)):
         return None
     if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said(last)):
@@ -174,13 +173,12 @@ def statement_now(connection: Connection, study_uid: str, looked: Sequence[Insta
     if kind is ReportKind.WITHDRAWN:
         return "withdrawn"
     said = [result for item in looked for result in item.results]
-    priority = most_urgent([result.priority for result in said if result.priority is not None])
-    return statement_of(said, priority, kind, patients_of(standing(connection, study_uid)))
+    return statement_of(said, study_priority(results_of(looked)), kind, patients_of(standing(connection, study_uid)))
 
 
 def statement_of(
     said: Sequence[ImageResult],
-    priority: TriagePriority,
+    priority: TriagePriority | None,
     kind: ReportKind = ReportKind.FINAL,
     patients: Sequence[str] = (),
 ) -> str:
@@ -200,7 +198,7 @@ def statement_of(
     models = sorted({result.model.digest for result in said if result.model})
     settings = sorted({result.settings_hash for result in said})
     statement: list[object] = [priority, presence, unjudged, models, settings, sorted(patients)]
-    slices = [result for result in said if result.model and result.model.volume_rule]
+    slices = [result for result in said if is_slice(result)]
     if slices and kind is ReportKind.FINAL:
         statement.append([len(slices), *sorted(mask.pixels for result in slices for mask in result.masks)])
     text = json.dumps(statement, sort_keys=True)

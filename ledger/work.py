@@ -167,7 +167,8 @@ def _after_parking(connection: Connection, job: Job, reason: str, result: ImageR
 def record_results(connection: Connection, job: Job, found: tuple[ImageResult, ...]) -> TriagePriority | None:
     """Store what was said of one instance, in place of an earlier try, and raise the study's priority.
 
-    Returns the study's priority: that of its most urgent image.
+    Returns the study's priority: that of its most urgent image. A refused slice counts as one until the final report:
+    what share of its series it is nobody knows before (`ledger.slices`).
     """
     assert job.instance is not None
     study_uid = job.study_instance_uid

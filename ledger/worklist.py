@@ -20,6 +20,7 @@ from ledger.records import (
     Stage,
     TriagePriority,
 )
+from ledger.slices import Counted, is_slice, slices_marked, slices_refused, why_not_assessed
 from ledger.standing import counts_now
 from ledger.states import UNFINISHED
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
@@ -43,7 +44,7 @@ class WorklistEntry:
     findings: tuple[Finding, ...]  # the worst image's; slices, which speak together, not among them
     critical_flags: tuple[str, ...]
     recommendations: tuple[str, ...]
-    not_assessed_reason: str
+    not_assessed_reason: str  # why the study is not, or an image or a series of it
     first_received_at: datetime
     last_received_at: datetime
     delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
@@ -53,7 +54,8 @@ class WorklistEntry:
     hold: str = ""  # why nothing of this study may leave; empty: nothing holds it
     proofs: tuple[tuple[str, str], ...] = ()  # (destination, the least certain Proof of the newest report)
     alarm: bool = True  # the findings' image raises the priority; False: what it has is marked, and that is all
-    slices_marked: tuple[tuple[str, int, int], ...] = ()  # of slice models: (label, slices marked, slices looked at)
+    slices_marked: Counted = ()  # of slice models: labels
+    slices_refused: Counted = ()  # reasons, where the rest of the series was assessed
 
 
 def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:
@@ -93,7 +95,7 @@ class _StudyParts:
         )
         self._results = _grouped(
             connection.execute(
-                select(results.c.study_uid, results.c.body)
+                select(results.c.study_uid, instances.c.series_uid, results.c.body)
                 .join(instances, instances.c.id == results.c.instance_id)
                 .where(results.c.study_uid.in_(uids), ~results.c.withdrawn, counts_now())
                 .order_by(results.c.id)
@@ -129,8 +131,9 @@ class _StudyParts:
         rows = self._instances.get(study.study_uid, [])
         own = [row for row in rows if row.disposition != Disposition.OWN_RESULT]
         uids = {row.sop_instance_uid for row in own}
-        said = [load_result(row.body) for row in self._results.get(study.study_uid, [])]
-        worst = _worst([result for result in said if not _is_slice(result)])
+        found = [(row.series_uid, load_result(row.body)) for row in self._results.get(study.study_uid, [])]
+        said = [result for _, result in found]
+        worst = _worst([result for result in said if not is_slice(result)])
         newest = self._newest_report(study.study_uid)
         sent = [row for row in newest if row.destination and row.state != DeliveryState.NOT_NEEDED]
         return WorklistEntry(
@@ -144,10 +147,11 @@ class _StudyParts:
             pending=len(self._pending.get(study.study_uid, [])),
             findings=worst.findings if worst else (),
             alarm=worst is None or worst.priority is not TriagePriority.LOW,
-            slices_marked=_slices_marked([result for result in said if _is_slice(result)]),
+            slices_marked=slices_marked(found),
+            slices_refused=slices_refused(found),
             critical_flags=tuple(dict.fromkeys(flag for result in said for flag in result.critical_flags)),
             recommendations=worst.recommendations if worst else (),
-            not_assessed_reason=next((r.reason for r in said if _unjudged(r)), ""),
+            not_assessed_reason=why_not_assessed(found),
             first_received_at=moment(study.first_received_at),
             last_received_at=moment(study.last_received_at),
             delivered_at=_all_delivered_at(sent),
@@ -168,24 +172,6 @@ def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
     for row in rows:
         groups.setdefault(row.study_uid, []).append(row)
     return groups
-
-
-def _unjudged(result: ImageResult) -> bool:
-    return result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)
-
-
-def _is_slice(result: ImageResult) -> bool:
-    return result.model is not None and result.model.volume_rule is not None
-
-
-def _slices_marked(said: list[ImageResult]) -> tuple[tuple[str, int, int], ...]:
-    """Each label that any slice marks and holds for present: (label, in how many slices, of how many looked at)."""
-    judged = [result for result in said if result.status is ResultStatus.ANALYSED]
-    marked: dict[str, int] = {}
-    for result in judged:
-        for label in {f.label for f in result.findings if f.present} & {mask.label for mask in result.masks}:
-            marked[label] = marked.get(label, 0) + 1
-    return tuple((label, count, len(judged)) for label, count in sorted(marked.items()))
 
 
 def _worst(said: list[ImageResult]) -> ImageResult | None:

@@ -24,8 +24,9 @@ from ledger.records import (
     ResultObject,
     ResultStatus,
     StudyFindings,
-    most_urgent,
+    TriagePriority,
 )
+from ledger.slices import results_of, study_priority
 from ledger.store import Store
 from node.overlay import write_overlay
 from node.sending import read_item
@@ -86,7 +87,7 @@ def write_studies(
         findings = StudyFindings(
             study_instance_uid=study_uid,
             kind=ReportKind.FINAL,
-            priority=most_urgent([r.priority for item in items for r in item.results if r.priority is not None]),
+            priority=study_priority(results_of(items)) or TriagePriority.NOT_ASSESSED,
             looked_at=tuple(items),
             reported_at=datetime.now(UTC),
             volumes=volumes_of(items, lambda ref: read_geometry(store.path(ref.path))),

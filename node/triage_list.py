@@ -9,6 +9,7 @@ from typing import Final
 from ledger.figures import with_sd
 from ledger.notifications import NotificationState
 from ledger.records import DeliveryState, Finding, Proof, ReportKind, TriagePriority
+from ledger.slices import marked_words, refused_words
 from ledger.worklist import WorklistEntry
 
 NO_FLAG: Final = "no flagged finding; other disease was not looked for"
@@ -46,11 +47,12 @@ def finding_words(entry: WorklistEntry) -> str:
     if entry.is_prior:
         return "an older study: kept, not flagged"
     parts = [_finding(finding, entry.alarm) for finding in entry.findings if finding.present or finding.in_doubt]
-    parts += [f"{label} marked in {count} of {total} slices, no alarm" for label, count, total in entry.slices_marked]
+    parts += marked_words(entry.slices_marked)
     if entry.report_kind is ReportKind.WITHDRAWN:
         parts.append("the report was withdrawn")
     if not parts and entry.priority is TriagePriority.LOW:
         parts.append(NO_FLAG)
+    parts += refused_words(entry.slices_refused)
     if entry.hold:
         parts.insert(0, f"HELD: {entry.hold}")
     if entry.uid_conflicts:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ledger.slices import as_objects
 from ledger.worklist import WorklistEntry
 from node.asking import existing_ledger
 from node.console import ConfigOption, JsonOption, err, out, settings_of
@@ -56,6 +57,8 @@ def as_object(entry: WorklistEntry) -> dict[str, Any]:
             }
             for finding in entry.findings
         ],
+        "slices_marked": as_objects(entry.slices_marked, "label"),
+        "slices_refused": as_objects(entry.slices_refused, "reason"),
         "critical_flags": list(entry.critical_flags),
         "recommendations": list(entry.recommendations),
         "not_assessed_reason": entry.not_assessed_reason,
