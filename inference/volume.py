@@ -178,7 +178,7 @@ def _undetermined(series: _Series, label: str, volume_missing: bool) -> list[str
     if volume_missing:
         reasons.append("The header does not give the spacing, so the volume is unknown.")
     if unjudged := sum(not item.judged for item in series.slices):
-        reasons.append(f"{_slices(unjudged)} of the series could not be looked at.")
+        reasons.append(f"{unjudged} of {_slices(len(series.slices))} could not be assessed.")
     return reasons
 
 

@@ -74,4 +74,6 @@ def _line(study_uid: str, volume: VolumeFinding) -> dict[str, Any]:
 
 
 def _words(volume: VolumeFinding) -> str:
-    return f"series {volume.series_instance_uid}\tvolume\t{statement(volume, [volume])}"
+    unjudged, total = volume.slices_unjudged, volume.slices_looked_at + volume.slices_unjudged
+    left = f" {unjudged} of {total} slices could not be assessed." if unjudged and not volume.undetermined else ""
+    return f"series {volume.series_instance_uid}\tvolume\t{statement(volume, [volume])}{left}"

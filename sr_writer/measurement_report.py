@@ -45,7 +45,7 @@ from sr_writer.reading import Read, analysed, by_image, in_order, not_judged, ra
 from sr_writer.reasons import reason_items
 from sr_writer.regions import finish_region, outline, rectangle, region
 from sr_writer.volume_groups import finish_volume_groups, volume_groups
-from sr_writer.volume_words import short, volume_lines
+from sr_writer.volume_words import series_lines, short
 from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, plus_minus, spoken, standing
 
 KIND = MEASUREMENT_SR
@@ -248,7 +248,7 @@ def _evaluations(report: Report, found: Sequence[Read]) -> ContainerContentItem:
     items += [CodeContentItem(codes.CRITICAL_FLAG, codes.flag_concept(flag), _CONTAINS) for flag in flags]
     items += [CodeContentItem(name, value, _CONTAINS) for name, value in _labels(report, by_image(found))]
     items += reason_items(not_judged(found))
-    said = (*follow_lines(report), *_unflagged(by_image(found)), *volume_lines(report.findings), DISCLAIMER)
+    said = (*follow_lines(report), *_unflagged(by_image(found)), *series_lines(report.findings), DISCLAIMER)
     texts = [TextContentItem(codes.COMMENT, text, _CONTAINS) for text in said]
     texts.append(TextContentItem(codes.IMPRESSION, _impression(report, found), _CONTAINS))
     container.ContentSequence = ContentSequence([*items, *texts])

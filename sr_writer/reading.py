@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger.records import Finding, ImageResult, InstanceRef, ResultStatus, StudyFindings, VolumeFinding
+from ledger.records import Finding, ImageResult, InstanceRef, ReportKind, ResultStatus, StudyFindings, VolumeFinding
+from ledger.slices import is_slice, remarks, results_of, unjudged
 from sr_writer.dress import Report
 from sr_writer.words import FLAGGED, spoken
 
 
 @dataclass(frozen=True)
 class Read:
-    """One model's result on one instance."""
+    """One model's result on one instance. remark: a refused slice that says nothing against its study."""
 
     instance: InstanceRef
     result: ImageResult
+    remark: bool = False
 
 
 def ranked(finding: Finding) -> tuple[bool, bool, float, str]:
@@ -22,14 +24,18 @@ def ranked(finding: Finding) -> tuple[bool, bool, float, str]:
 
 
 def reads(findings: StudyFindings) -> list[Read]:
-    """Every result that concerns a reader, worst image first; the order does not depend on arrival."""
+    """Every result that concerns a reader, worst image first and mere remarks last; the order does not depend on
+    arrival. Before its study is complete nothing is made of a series, and so nothing of its refused slices."""
+    said = results_of(findings.looked_at)
+    early = findings.kind is ReportKind.PROVISIONAL
+    passed = [is_slice(result) and unjudged(result) for _, result in said] if early else remarks(said)
+    images = [seen.instance for seen in findings.looked_at for _ in seen.results]
     found = [
-        Read(seen.instance, result)
-        for seen in findings.looked_at
-        for result in seen.results
+        Read(image, result, remark)
+        for image, (_, result), remark in zip(images, said, passed, strict=True)
         if result.status is not ResultStatus.NOT_APPLICABLE
     ]
-    return sorted(found, key=_urgency)
+    return sorted(found, key=lambda read: (read.remark, _urgency(read)))
 
 
 def _urgency(read: Read) -> tuple[int, tuple[bool, bool, float, str], str, str]:
@@ -47,9 +53,12 @@ def marked(findings: StudyFindings) -> tuple[str, ...]:
 
     In a study that is not flagged they come from models that may not raise the priority.
     """
-    labels = _marked_images(findings)
-    labels += [volume.label for volume in in_order(findings.volumes) if speaks(volume)]
-    return tuple(dict.fromkeys(labels))
+    return tuple(dict.fromkeys([*_marked_images(findings), *marked_volumes(findings)]))
+
+
+def marked_volumes(findings: StudyFindings) -> tuple[str, ...]:
+    """Those of any series."""
+    return tuple(dict.fromkeys(volume.label for volume in in_order(findings.volumes) if speaks(volume)))
 
 
 def measured(report: Report) -> bool:
@@ -81,13 +90,13 @@ def speaks(volume: VolumeFinding) -> bool:
 
 
 def not_judged(found: Sequence[Read]) -> list[Read]:
-    """A model was meant to look and could not."""
-    return [read for read in found if read.result.status in (ResultStatus.NOT_ASSESSED, ResultStatus.FAILED)]
+    """A model was meant to look and could not; mere remarks are left out."""
+    return [read for read in found if unjudged(read.result) and not read.remark]
 
 
 def of_slice_model(read: Read) -> bool:
     """Its findings speak for a series together (`StudyFindings.volumes`), never by themselves."""
-    return read.result.model is not None and read.result.model.volume_rule is not None
+    return is_slice(read.result)
 
 
 def by_image(found: Sequence[Read]) -> list[Read]:

@@ -9,7 +9,18 @@ from sr_writer.document import in_classes, text_section, text_tree
 from sr_writer.dress import Report
 from sr_writer.follow import follow_lines
 from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR
-from sr_writer.reading import Read, analysed, by_image, marked, measured, not_judged, of_slice_model, ranked, reads
+from sr_writer.reading import (
+    Read,
+    analysed,
+    by_image,
+    marked,
+    marked_volumes,
+    measured,
+    not_judged,
+    of_slice_model,
+    ranked,
+    reads,
+)
 from sr_writer.reasons import reason_items
 from sr_writer.volume_words import glance, slice_refusals, volume_lines
 from sr_writer.words import (
@@ -53,7 +64,7 @@ def finding_lines(report: Report) -> list[str]:
     lines = volume_lines(report.findings)
     lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
     lines += [f"Cannot assess{_which(read, images)}: {_reason(read)}" for read in not_judged(images)]
-    lines += slice_refusals(not_judged(found))
+    lines += slice_refusals(report.findings)
     lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read)))
     if report.findings.kind is ReportKind.PROVISIONAL:
         if any(of_slice_model(read) for read in found):
@@ -72,7 +83,8 @@ def impression_lines(report: Report) -> list[str]:
     if measured(report):
         lines += [line for line in dict.fromkeys(_short(read, report, images) for read in analysed(images)) if line]
     lines += glance(report.findings)
-    unjudged = {read.instance.sop_instance_uid for read in not_judged(found)}
+    lines += slice_refusals(report.findings) if priority is not TriagePriority.NOT_ASSESSED else []
+    unjudged = {read.instance.sop_instance_uid for read in not_judged(images)}
     if unjudged and priority in FLAGGED:
         lines.append(f"{_images(len(unjudged))} could not be assessed: see the findings.")
     lines += list(_flag_lines(report, found))
@@ -80,7 +92,8 @@ def impression_lines(report: Report) -> list[str]:
 
 
 def recommendation_lines(report: Report) -> list[str]:
-    texts = [text for read in reads(report.findings) for text in read.result.recommendations]
+    said = [read.result for read in reads(report.findings) if not read.remark]
+    texts = [text for result in said for text in result.recommendations]
     return [line for line in dict.fromkeys(sayable(text) for text in texts) if line]
 
 
@@ -89,20 +102,19 @@ def _headline(report: Report, found: Sequence[Read]) -> str:
     if priority in FLAGGED:
         return f"AI PRIORITY: {priority.value}"
     if priority is TriagePriority.NOT_ASSESSED:
-        return f"AI triage cannot assess{_partly(report, found)}"
+        return f"AI triage cannot assess{_partly(found)}"
     if labels := marked(report.findings):
-        names = " and ".join(label.replace("_", " ") for label in labels)
-        return f"AI marked {names}, by a model that may not raise a priority: {NOT_RAISED}"
+        return f"AI marked {_names(labels)}, by a model that may not raise a priority: {NOT_RAISED}"
     return f"AI triage: {NO_FINDING[0].lower()}{NO_FINDING[1:]}"
 
 
-def _partly(report: Report, found: Sequence[Read]) -> str:
-    """The first reason; of slices also how many they are, since the rest of their series was looked at."""
+def _partly(found: Sequence[Read]) -> str:
+    """The first reason; of slices also how many of all they are."""
     unjudged = not_judged(found)
-    images, slices = by_image(unjudged), len(unjudged) - len(by_image(unjudged))
-    if slices and not images and report.findings.volumes:
-        return f" {'1 slice' if slices == 1 else f'{slices} slices'}: {_reason(unjudged[0])}"
-    return f": {_reason((images or unjudged)[0]) if unjudged else reason_of('')}"
+    if images := by_image(unjudged):
+        return f": {_reason(images[0])}"
+    total = sum(of_slice_model(read) for read in found)
+    return f" {len(unjudged)} of {total} slices: {_reason(unjudged[0])}" if unjudged else f": {reason_of('')}"
 
 
 def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
@@ -170,7 +182,15 @@ def _images(count: int) -> str:
 
 
 def _what(report: Report) -> str:
-    return "not assessed" if report.findings.priority is TriagePriority.NOT_ASSESSED else "report"
+    """Of a study that is not flagged also what is marked in its series: the name is all that a list shows."""
+    priority, labels = report.findings.priority, marked_volumes(report.findings)
+    if priority is TriagePriority.NOT_ASSESSED:
+        return "not assessed"
+    return f"{_names(labels)} marked" if labels and priority not in FLAGGED else "report"
+
+
+def _names(labels: Sequence[str]) -> str:
+    return " and ".join(label.replace("_", " ") for label in labels)
 
 
 def _predecessors(report: Report) -> list[SentReference]:

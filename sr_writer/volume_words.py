@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ledger.records import StudyFindings, VolumeFinding
-from sr_writer.reading import Read, in_order, of_slice_model, speaks
+from ledger.records import ReportKind, StudyFindings, VolumeFinding
+from ledger.slices import Said, by_reason, is_slice, refused_words, results_of, unjudged
+from sr_writer.reading import in_order, speaks
 from sr_writer.words import name_of, plus_minus, reason_of, sayable
 
 NO_ALARM = "No alarm is raised by this model"
@@ -14,15 +15,20 @@ def volume_lines(findings: StudyFindings) -> list[str]:
     return [statement(volume, findings.volumes) for volume in in_order(findings.volumes)]
 
 
+def series_lines(findings: StudyFindings) -> list[str]:
+    """Those, and which slices could not be assessed."""
+    return [*volume_lines(findings), *slice_refusals(findings)]
+
+
 def statement(volume: VolumeFinding, volumes: Sequence[VolumeFinding]) -> str:
     """One line. volumes: all of the study, to say which series is meant where there are several."""
     name, where = name_of(volume), _which(volume, volumes)
     if volume.present:
         return _joined(f"{name} suspected{where}: {_extent(volume)}", _probability(volume), NO_ALARM, volume.remark)
     if volume.undetermined:
-        marked = f"Marked: {_slices(len(volume.slices))}, {_ml(volume)}" if volume.slices else "Nothing was marked"
+        marked = f"Marked: {_part(volume)}, {_ml(volume)}" if volume.slices else "Nothing was marked"
         return _joined(f"{name}: cannot be determined{where}. {sayable(volume.remark)} {marked}", NO_ALARM)
-    found = f"{name}: not found{where} in {_slices(volume.slices_looked_at)}; other disease was not looked for"
+    found = f"{name}: not found{where} in {_slices(_meant(volume))}; other disease was not looked for"
     return _joined(found, _too_little(volume), volume.remark)
 
 
@@ -35,17 +41,26 @@ def short(volume: VolumeFinding) -> str:
     """For a label in a viewer."""
     if volume.present:
         return f"{name_of(volume)} suspected: {_extent(volume)}, {plus_minus(volume)}"
-    return f"{name_of(volume)}: {_slices(len(volume.slices))} marked, {_ml(volume)}"
+    return f"{name_of(volume)}: {_part(volume)} marked, {_ml(volume)}"
 
 
-def slice_refusals(found: Sequence[Read]) -> list[str]:
-    """Slices that could not be looked at, one line for each reason: a series of hundreds must not fill the page."""
-    reasons: dict[str, int] = {}
-    refused = [read for read in found if of_slice_model(read)]
-    for read in refused:
-        reason = reason_of(read.result.reason)
-        reasons[reason] = reasons.get(reason, 0) + 1
-    return [f"Cannot assess {_slices(count)}: {reason}" for reason, count in sorted(reasons.items())]
+def slice_refusals(findings: StudyFindings) -> list[str]:
+    """Slices that could not be assessed, one line for each series and reason: a series of hundreds must not fill the
+    page. A provisional report says nothing of slices."""
+    if findings.kind is ReportKind.PROVISIONAL:
+        return []
+    said = [pair for pair in results_of(findings.looked_at) if is_slice(pair[1])]
+    series = sorted({uid for uid, _ in said})
+    return [
+        line
+        for uid in series
+        for line in _refusals([pair for pair in said if pair[0] == uid], f" of series {uid}" if len(series) > 1 else "")
+    ]
+
+
+def _refusals(said: Said, where: str) -> list[str]:
+    counted = by_reason([result for _, result in said if unjudged(result)], said)
+    return refused_words(tuple((reason_of(reason), count, total) for reason, count, total in counted), where)
 
 
 def _joined(*sentences: str) -> str:
@@ -53,11 +68,10 @@ def _joined(*sentences: str) -> str:
 
 
 def _extent(volume: VolumeFinding) -> str:
-    """ "volume 12.3 ml over 5 contiguous slices"."""
+    """ "volume 12.3 ml in 5 of 20 slices, 4 of them contiguous"."""
     count, run = len(volume.slices), volume.longest_run
-    if count == run:
-        return f"{_ml(volume)} over {run} contiguous slices" if run != 1 else f"{_ml(volume)} in 1 slice"
-    return f"{_ml(volume)} in {_slices(count)}, {run} of them contiguous"
+    contiguous = "" if count == 1 else ", contiguous" if count == run else f", {run} of them contiguous"
+    return f"{_ml(volume)} in {_part(volume)}{contiguous}"
 
 
 def _ml(volume: VolumeFinding) -> str:
@@ -75,9 +89,18 @@ def _too_little(volume: VolumeFinding) -> str:
     if not volume.slices or rule is None:
         return ""
     return (
-        f"{_slices(len(volume.slices))} marked, {_ml(volume)}: the model asks for {rule.min_slices} contiguous slices "
+        f"{_part(volume)} marked, {_ml(volume)}: the model asks for {rule.min_slices} contiguous slices "
         f"and {rule.min_volume_ml:g} ml"
     )
+
+
+def _part(volume: VolumeFinding) -> str:
+    """ "5 of 20 slices": those that count, of all that were meant for the model."""
+    return f"{len(volume.slices)} of {_slices(_meant(volume))}"
+
+
+def _meant(volume: VolumeFinding) -> int:
+    return volume.slices_looked_at + volume.slices_unjudged
 
 
 def _slices(count: int) -> str:

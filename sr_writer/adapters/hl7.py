@@ -210,7 +210,8 @@ def _observations(message: Message) -> Iterator[str]:
     lines = [("CWE", "PRIORITY^AI triage priority^99OPENTRIAGE", "", value, "", _FLAGS.get(status, ""), result)]
     for number, finding in enumerate(message.findings, start=1):
         lines += _finding(finding, str(number), status)
-    lines.append(("TX", "121106^Comment^DCM", "", escaped(f"{_WORDS[status]}. {DISCLAIMER}"), "", "", "P"))
+    comment = ". ".join(filter(None, (_WORDS[status], message.slices, DISCLAIMER)))
+    lines.append(("TX", "121106^Comment^DCM", "", escaped(comment), "", "", "P"))
     lines.append(("ST", "113014^DICOM Study^DCM", "", escaped(message.notice.study_instance_uid), "", "", "P"))
     for number, (kind, name, sub, said, units, flag, state) in enumerate(lines, start=1):
         yield f"OBX|{number}|{kind}|{name}|{sub}|{said}|{units}||{flag}|||{state}|||{made}"

@@ -7,9 +7,10 @@ from typing import Protocol
 from ledger.errors import RetryableError
 from ledger.notifications import Notice, NotificationState
 from ledger.records import Finding, ReportKind, TriagePriority
+from ledger.slices import marked_words, refused_words
 from sr_writer.identity import uid_from
 from sr_writer.source import SourceHeader, value_text
-from sr_writer.words import speakable
+from sr_writer.words import sayable, speakable
 
 WITHDRAWN, NOT_RAISED = "WITHDRAWN", "NOT_RAISED"
 
@@ -39,6 +40,14 @@ class Message:
     def findings(self) -> tuple[Finding, ...]:
         """Without a model's internal classes, which say nothing to a reader."""
         return speakable(self.notice.findings)
+
+    @property
+    def slices(self) -> str:
+        """What a slice model says, in a sentence; empty where none looked, and of what was withdrawn."""
+        if self.status == WITHDRAWN:
+            return ""
+        said = marked_words(self.notice.slices_marked) + refused_words(self.notice.slices_refused)
+        return "; ".join(filter(None, map(sayable, said)))
 
     def text(self, keyword: str) -> str:
         """Of the source's header; empty where it does not say."""

@@ -14,6 +14,7 @@ from typing import Any
 from config.adapters import WebhookAdapter
 from config.settings import DeliverSettings
 from ledger.records import Finding
+from ledger.slices import as_objects
 from sr_writer import codes
 from sr_writer.adapters.http import post, refusal
 from sr_writer.adapters.telling import WITHDRAWN, Answer, Message, accepted, refused, secret
@@ -72,6 +73,8 @@ def document(message: Message, settings: WebhookAdapter) -> dict[str, Any]:
         "priority": None if withdrawn else message.status,
         "made_at": notice.made_at.isoformat(),
         "findings": [] if withdrawn else [_finding(one) for one in message.findings],
+        "slices_marked": [] if withdrawn else as_objects(notice.slices_marked, "label"),
+        "slices_refused": [] if withdrawn else as_objects(notice.slices_refused, "reason"),
         "critical_flags": [] if withdrawn else list(notice.critical_flags),
         "research_use_only": True,
     }

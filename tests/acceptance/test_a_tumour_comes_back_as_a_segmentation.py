@@ -44,7 +44,7 @@ def test_a_head_by_itself_and_a_head_beside_a_chest(start_node: Any, tmp_path: P
     descriptions = [ds.SeriesDescription for ds in got.values() if ds.StudyInstanceUID == alone[0].StudyInstanceUID]
     assert sorted(descriptions) == [
         "AI result: measurements (research)",
-        "AI result: report (research)",
+        "AI result: tumour marked (research)",
         "AI result: tumour segmentation (research)",
     ]
     seg = hd.seg.segread(BytesIO(of_head["SEG"].read_bytes()))

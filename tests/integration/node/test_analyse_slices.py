@@ -57,7 +57,7 @@ def test_two_series_of_a_study_write_two_segmentations_and_words_tell_them_apart
     said = _analyse(config, tmp_path / "in", "--out", out).stdout
     for series, count in ((one, 3), (other, 2)):
         (line,) = [line for line in said.splitlines() if line.startswith(f"series {series[0].SeriesInstanceUID}")]
-        assert f"over {count} contiguous slices" in line
+        assert f"in {count} of {count} slices, contiguous" in line
         assert "No alarm is raised by this model" in line
     assert sum("pixels marked" in line for line in said.splitlines()) == 5
     assert len(list(out.glob("*segmentation*.dcm"))) == 2

@@ -28,7 +28,7 @@ from ledger.records import (
 from ledger.store import Store
 from sr_writer.build import build_objects
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, finding, keep, new_store, picture, preferred
+from tests.support.findings import analysed, finding, keep, new_store, not_assessed, picture, preferred
 from tests.support.mr import head, make_mr, measured_study, slice_refused, squares, with_volumes
 from tests.support.peers import need
 
@@ -138,7 +138,7 @@ def test_no_alarm_and_never_the_all_clear(store: Store) -> None:
     absent = _build(measured_study(store, _series(3), squares(0, 0, 0)), store)
     assert _kinds(absent) == ["text_sr"]
     said = _texts(_one(suspected, "text_sr"))
-    assert any(line.startswith("Tumour suspected: volume 5.3 ml over 3 contiguous slices.") for line in said)
+    assert any(line.startswith("Tumour suspected: volume 5.3 ml in 3 of 5 slices, contiguous.") for line in said)
     assert any(line.endswith("No alarm is raised by this model.") for line in said)
     nothing = _texts(_one(absent, "text_sr"))
     assert "Tumour: not found in 3 slices; other disease was not looked for." in nothing
@@ -153,7 +153,7 @@ def test_a_mark_that_is_too_little_is_shown_and_called_absent(store: Store, tmp_
     assert _kinds(made) == ["measurement_sr", "text_sr", "segmentation"]
     assert _named(_one(made, "measurement_sr"), "108369006")[0].ConceptCodeSequence[0].CodeMeaning == "Absent"
     said = " ".join(_texts(_one(made, "text_sr")))
-    assert "not found in 5 slices; other disease was not looked for. 1 slice marked, volume 0.63 ml" in said
+    assert "not found in 5 slices; other disease was not looked for. 1 of 5 slices marked, volume 0.63 ml" in said
     assert "the model asks for 2 contiguous slices and 0.5 ml" in said
     assert "suspected" not in said
     _valid(made, tmp_path)
@@ -238,25 +238,97 @@ def test_a_provisional_report_promises_the_series(store: Store) -> None:
     chest = make_dx()
     mr = measured_study(store, _series(StudyInstanceUID=chest.StudyInstanceUID), MARKS)
     looked_at = (InstanceResults(keep(chest, store), (analysed(finding()),)), *mr.looked_at)
+    refused = InstanceResults(mr.looked_at[0].instance, (replace(slice_refused(), recommendations=("READ IT",)),))
+    looked_at = (looked_at[0], refused, *looked_at[2:])
     early = replace(mr, looked_at=looked_at, priority=TriagePriority.HIGH, kind=ReportKind.PROVISIONAL, volumes=())
     made = _build(early, store)
     assert _kinds(made) == ["measurement_sr", "text_sr", "secondary_capture", "key_objects"]
     said = " ".join(_texts(_one(made, "text_sr")))
     assert "Series that are read slice by slice are reported when the study is complete." in said
     assert "umour" not in said
+    assert "one grey" not in said
+    assert "READ IT" not in said
+    assert "could not be assessed" not in said
+    assert not _named(_one(made, "text_sr"), "111101")
 
 
 def test_slices_that_could_not_be_looked_at_take_one_line(store: Store) -> None:
     findings = measured_study(store, _series(), squares(0, 0, 0, 0, 0))
-    refused = tuple(InstanceResults(item.instance, (slice_refused(),)) for item in findings.looked_at[3:])
-    findings = replace(
-        findings, looked_at=(*findings.looked_at[:3], *refused), priority=TriagePriority.NOT_ASSESSED, volumes=()
-    )
-    made = _build(with_volumes(findings, store), store)
+    made = _build(_with_refused(findings, store, 3, 4, priority=TriagePriority.NOT_ASSESSED), store)
     said = _texts(_one(made, "text_sr"))
-    assert "AI triage cannot assess 2 slices: The image shows one grey only" in said
+    assert "AI triage cannot assess 2 of 5 slices: The image shows one grey only" in said
+    assert "2 of 5 slices could not be assessed: The image shows one grey only" in said
     assert sum("one grey" in line for line in said) == 2
-    assert any(line.startswith("Tumour: cannot be determined.") for line in said)
+    assert any(line.startswith("Tumour: cannot be determined. 2 of 5 slices could not be assessed.") for line in said)
+    assert "READ IT" in said
+    assert _named(_one(made, "text_sr"), "111101")[0].ConceptCodeSequence[0].CodeValue == "RID14"
+    assert _one(made, "text_sr").SeriesDescription == "AI result: not assessed (research)"
+    assert _one(made, "text_sr").CompletionFlag == "PARTIAL"
+
+
+def _with_refused(findings: StudyFindings, store: Store, *numbers: int, **changes: Any) -> StudyFindings:
+    """Slices of these numbers were refused, in all the words that a node gives them."""
+    refused = replace(slice_refused(), recommendations=("READ IT",))
+    looked_at = tuple(
+        InstanceResults(item.instance, (refused,)) if i in numbers else item
+        for i, item in enumerate(findings.looked_at)
+    )
+    return with_volumes(replace(findings, looked_at=looked_at, volumes=(), **changes), store)
+
+
+def test_a_refused_slice_of_a_marked_volume_is_a_remark_and_never_the_headline(store: Store, tmp_path: Path) -> None:
+    marks = [None] * 8 + squares(20, 22, 18) + [None] * 9
+    findings = _with_refused(measured_study(store, _series(20), marks), store, 0, 19)
+    made = _build(findings, store)
+    assert _kinds(made) == ["measurement_sr", "text_sr", "segmentation"]
+    text, measured = _one(made, "text_sr"), _one(made, "measurement_sr")
+    impressions = [str(item.TextValue) for item in _named(text, "121073")]
+    assert impressions[0].startswith("AI marked tumour, by a model that may not raise a priority")
+    assert impressions[1].startswith("Tumour suspected: volume 5.3 ml in 3 of 20 slices, contiguous.")
+    remark = "2 of 20 slices could not be assessed: The image shows one grey only"
+    assert impressions[2] == remark
+    assert text.SeriesDescription == "AI result: tumour marked (research)"
+    for ds in (text, measured):
+        assert ds.CompletionFlag == "COMPLETE"
+        assert remark in _texts(ds)
+        assert not _named(ds, "111101"), "Image Quality of a slice is not that of the study"
+        assert "READ IT" not in " ".join(_texts(ds))
+        assert not any("cannot assess" in line.lower() for line in _texts(ds))
+    assert _named(measured, "108369006")[0].ConceptCodeSequence[0].CodeMeaning == "Present"
+    _valid(made, tmp_path)
+
+
+def test_nothing_is_denied_of_slices_that_were_refused(store: Store) -> None:
+    findings = _with_refused(measured_study(store, _series(10), [None] * 10), store, 9)
+    (made,) = _build(findings, store)
+    ds = dcmread(BytesIO(made.content))
+    said = _texts(ds)
+    assert _named(ds, "121073")[0].TextValue == "AI triage: no flagged finding; other disease was not looked for."
+    assert "1 of 10 slices could not be assessed: The image shows one grey only" in said
+    assert any(line.startswith("Tumour: cannot be determined. 1 of 10 slices could not be assessed.") for line in said)
+
+
+def test_a_remark_names_its_series_where_there_are_several(store: Store) -> None:
+    one = measured_study(store, _series(), MARKS)
+    two = measured_study(store, _series(10, StudyInstanceUID=one.study_instance_uid), [None] * 10)
+    two = _with_refused(two, store, 0)
+    both = with_volumes(replace(one, looked_at=(*one.looked_at, *two.looked_at)), store)
+    said = _texts(_one(_build(both, store), "text_sr"))
+    uid = two.looked_at[0].instance.series_instance_uid
+    assert f"1 of 10 slices of series {uid} could not be assessed: The image shows one grey only" in said
+
+
+def test_an_image_that_could_not_be_judged_stays_the_headline_beside_a_volume(store: Store) -> None:
+    chest = make_dx()
+    mr = measured_study(store, _series(20, StudyInstanceUID=chest.StudyInstanceUID), [None] * 17 + squares(20, 22, 18))
+    mr = _with_refused(mr, store, 0)
+    unjudged = InstanceResults(keep(chest, store), (not_assessed("The age is not known.", "age_unknown"),))
+    both = replace(mr, looked_at=(unjudged, *mr.looked_at), priority=TriagePriority.NOT_ASSESSED)
+    text = _one(_build(with_volumes(both, store), store), "text_sr")
+    assert _named(text, "121073")[0].TextValue == "AI triage cannot assess: The age is not known"
+    assert text.SeriesDescription == "AI result: not assessed (research)"
+    assert [item.ConceptCodeSequence[0].CodeValue for item in _named(text, "NOT_ASSESSED")] == ["AGE_UNKNOWN"]
+    assert not _named(text, "111101")
 
 
 def test_a_revision_follows_the_measurements_before_it(store: Store) -> None:
