@@ -77,7 +77,7 @@ def record_delivery(connection: Connection, job: Job, outcome: DeliveryOutcome) 
             state=outcome.state,
             status=outcome.status,
             reason=outcome.reason,
-            tries=deliveries.c.tries + 1,
+            tries=deliveries.c.tries + int(outcome.was_sent),
             changed_at=db_now(),
             context=outcome.context,
             proof=Proof.WAITING if arrived else Proof.NONE,

@@ -389,6 +389,11 @@ class DeliveryOutcome:
     context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
 
 
+    @property
+    def was_sent(self) -> bool:
+        """It left here: there was an answer, or none came and it may have arrived all the same."""
+        return self.status is not None or (self.state is DeliveryState.WAITING and bool(self.context))
+
 @dataclass(frozen=True)
 class ProofOutcome:
     """What is known of one accepted object. text: who said so, or why nothing could be learnt."""

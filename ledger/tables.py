@@ -155,7 +155,7 @@ notifications = Table(
     Column("adapter", String(160), primary_key=True),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("tries", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),  # how often it was sent, or told
     Column("changed_at", Double, nullable=False),
 )
 
@@ -183,7 +183,7 @@ deliveries = Table(
     Column("state", String(16), nullable=False),
     Column("status", Integer),  # of the last C-STORE-RSP
     Column("reason", Text, nullable=False),
-    Column("tries", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),  # how often it was sent, or told
     Column("changed_at", Double, nullable=False),
     Column("context", String(200), nullable=False, server_default=""),  # as negotiated
     Column("proof", String(16), nullable=False, server_default="none"),

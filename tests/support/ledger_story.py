@@ -115,12 +115,13 @@ class Story:
         state: DeliveryState = DeliveryState.DELIVERED,
         status: int | None = 0,
         prove_after_s: float | None = None,
+        context: str = "Enhanced SR Storage, Explicit VR Little Endian",
     ) -> list[StoredObject]:
-        """The next delivery; returns what left."""
+        """The next delivery; returns what left. context: empty when nothing was."""
         job = self.next(Stage.DELIVER, destination)
         objects = self.ledger.undelivered(job)
         for stored in objects:
-            self.ledger.record_delivery(job, DeliveryOutcome(stored.object_id, state, status, ""))
+            self.ledger.record_delivery(job, DeliveryOutcome(stored.object_id, state, status, "", context))
         if state is DeliveryState.WAITING:
             self.ledger.retry(job, "later", 0)
         else:

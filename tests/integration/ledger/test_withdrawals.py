@@ -175,6 +175,25 @@ def test_a_withdrawal_follows_what_was_sent_without_an_answer(story: Story) -> N
 
 
 def test_what_was_recalled_is_not_said_again_by_a_final_report_that_waited(story: Story) -> None:
+@pytest.mark.parametrize(
+    ("state", "context"),
+    [
+        (DeliveryState.STOPPED, ""),  # by us
+        (DeliveryState.REFUSED, "Enhanced SR Storage, class refused"),
+        (DeliveryState.WAITING, ""),  # there was no association
+    ],
+)
+def test_a_withdrawal_does_not_go_where_nothing_was_ever_sent(story: Story, state: DeliveryState, context: str) -> None:
+    story.image(judged(LOW, 0.1))
+    story.final(PACS, OTHER)
+    story.deliver(PACS)
+    story.deliver(OTHER, state, None, context=context)
+    story.ledger.recall("Wrong.", study_uid=STUDY)
+    story.final(PACS, OTHER)
+    withdrawn = [item.destination for item in story.ledger.study_objects(STUDY) if item.report_kind == "withdrawn"]
+    assert withdrawn == [PACS]
+
+
     story.image(judged(HIGH), quiet_s=0.5)
     story.report()
     story.deliver()

@@ -78,7 +78,7 @@ def test_what_we_stopped_ourselves_is_never_shown_as_the_destinations_refusal(
     assert 'opentriage_deliveries{destination="pacs",state="stopped"} 2.0' in client.get("/metrics").text
     config = str(settings.node.state_dir / "site.toml")
     done = CliRunner().invoke(app, ["explain", STUDY, "--config", config], env={"COLUMNS": "300"})
-    assert "pacs: stopped here after 1 try" in done.output
+    assert "pacs: stopped here, never sent, at" in done.output
     assert "stopped, not sent" in done.output
     assert "refused" not in done.output
     assert "refused" not in page.replace("/healthz", "")
