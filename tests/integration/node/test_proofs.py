@@ -174,7 +174,7 @@ def test_an_archive_that_is_away_is_asked_when_it_is_back(node: Delivering) -> N
 
 def test_a_slow_proof_delays_no_delivery(node: Delivering) -> None:
     with Archive(silent=True) as archive:
-        node.begin(archive.destination(), commitment_wait_s=30.0)
+        node.begin(archive.destination(), commitment_wait_s=8.0)
         wait_until(lambda: archive.transactions, WITHIN_S)  # the prover sits on its association from now on
         queue_report(node.ledger, "archive", "1.2.4")
         wait_until(lambda: {one.state for one in node.ledger.study_objects("1.2.4")} == {DeliveryState.DELIVERED}, 20)
