@@ -78,16 +78,23 @@ def ask(
                     transaction_uid=transaction_uid, sop_instance_uid=uid, job_id=job.job_id, is_read=False
                 )
             )
-        count = "1 object" if len(uids) == 1 else f"{len(uids)} objects"
-        text = f"{destination} is asked to commit {count} (transaction {transaction_uid})."
-        note(connection, job.study_instance_uid, "commitment_asked", text, None, job.job_id)
 
 
 def accept(connection: Connection, transaction_uid: str) -> None:
-    """The destination took the request."""
-    connection.execute(
-        update(commitments).where(commitments.c.transaction_uid == transaction_uid).values(accepted_at=db_now())
+    """The destination took the request: only now was it asked, for many do not offer to be."""
+    this = commitments.c.transaction_uid == transaction_uid
+    connection.execute(update(commitments).where(this).values(accepted_at=db_now()))
+    asked = (
+        select(commitments.c.destination, jobs.c.study_uid, jobs.c.id, func.count().label("objects"))
+        .join(commitment_objects, commitment_objects.c.transaction_uid == commitments.c.transaction_uid)
+        .join(jobs, jobs.c.id == commitment_objects.c.job_id)
+        .where(this)
+        .group_by(commitments.c.destination, jobs.c.study_uid, jobs.c.id)
     )
+    for row in connection.execute(asked).all():
+        count = "1 object" if row.objects == 1 else f"{row.objects} objects"
+        text = f"{row.destination} was asked to commit {count} (transaction {transaction_uid})."
+        note(connection, row.study_uid, "commitment_asked", text, None, row.id)
 
 
 def answered(connection: Connection, answer: CommitmentAnswer, destinations: Collection[str]) -> bool:

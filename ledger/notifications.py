@@ -1,5 +1,6 @@
 """What adapters are told of a report and what they answer; which of them heard of a study, and what comes too late."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -113,16 +114,18 @@ def finish(connection: Connection, job: Job, state: NotificationState, reason: s
         end(connection, job, JobEvent.FAILED_PERMANENT, reason)
 
 
-def of_study(connection: Connection, study_uid: str) -> list[Notification]:
+def of_studies(connection: Connection, study_uids: Collection[str]) -> dict[str, list[Notification]]:
+    """By study of which any was told: oldest report first, each report's adapters in the order of their names."""
     rows = connection.execute(
-        select(notifications, reports.c.kind, reports.c.priority, jobs.c.reason.label("waits"))
+        select(notifications, reports.c.study_uid, reports.c.kind, reports.c.priority, jobs.c.reason.label("waits"))
         .join(reports, reports.c.id == notifications.c.report_id)
         .outerjoin(jobs, _job_of())
-        .where(reports.c.study_uid == study_uid)
+        .where(reports.c.study_uid.in_(study_uids))
         .order_by(reports.c.id, notifications.c.adapter)
     )
-    return [
-        Notification(
+    found: dict[str, list[Notification]] = {}
+    for row in rows:
+        told = Notification(
             adapter=row.adapter,
             report_kind=ReportKind(row.kind),
             priority=TriagePriority(row.priority),
@@ -130,8 +133,8 @@ def of_study(connection: Connection, study_uid: str) -> list[Notification]:
             reason=row.reason or (row.waits or "" if row.state == NotificationState.WAITING else ""),
             changed_at=moment(row.changed_at),
         )
-        for row in rows
-    ]
+        found.setdefault(row.study_uid, []).append(told)
+    return found
 
 
 def told_so_far(connection: Connection) -> dict[str, dict[NotificationState, int]]:

@@ -144,7 +144,8 @@ def record_proof(connection: Connection, job: Job, outcome: ProofOutcome) -> Non
         .values(**values)
     ).rowcount
     if kept:
-        said = f"{job.destination}: {proof}{': ' + text if text else ''}"
+        kind = connection.execute(select(objects.c.kind).where(objects.c.id == outcome.object_id)).scalar_one()
+        said = f"{job.destination}: {kind} {proof}{': ' + text if text else ''}"
         note(connection, job.study_instance_uid, f"proof_{proof}", said, None, job.job_id)
 
 

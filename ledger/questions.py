@@ -1,5 +1,6 @@
 """What people, health and metrics ask of the ledger. Nothing is changed by asking."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -27,8 +28,12 @@ class Questions:
 
     def told(self, study_uid: str) -> list[notifications.Notification]:
         """What each adapter was told of each report, oldest report first."""
+        return self.told_of([study_uid]).get(study_uid, [])
+
+    def told_of(self, study_uids: Collection[str]) -> dict[str, list[notifications.Notification]]:
+        """By study of which any was told: what each adapter was told of each report, oldest report first."""
         with self._read() as connection:
-            return notifications.of_study(connection, study_uid)
+            return notifications.of_studies(connection, study_uids)
 
     def to_recall(self, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> list[str]:
         """The studies that `recall` would withdraw now, by Study Instance UID."""
@@ -53,8 +58,13 @@ class Questions:
             return statements.looked_at(connection, study_instance_uid, routed_only=False)
 
     def study_objects(self, study_instance_uid: str) -> list[ObjectDelivery]:
+        """Every result object of a study with its deliveries, in the order they were made."""
+        return self.objects_of([study_instance_uid]).get(study_instance_uid, [])
+
+    def objects_of(self, study_instance_uids: Collection[str]) -> dict[str, list[ObjectDelivery]]:
+        """By study that has any: every result object with its deliveries, in the order they were made."""
         with self._read() as connection:
-            return views.study_objects(connection, study_instance_uid)
+            return views.objects_of(connection, study_instance_uids)
 
     def counts(self) -> dict[str, dict[str, int]]:
         with self._read() as connection:

@@ -1,9 +1,11 @@
 """Questions to the ledger: what was made of a study and where it is, counts and ages for health and metrics."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, true
+from sqlalchemy import Connection, Row, and_, func, select, true
 
 from ledger.codec import moment, moment_or_none
 from ledger.commitments import outstanding
@@ -51,6 +53,8 @@ class ObjectDelivery:
     proof: Proof = Proof.NONE
     proof_text: str = ""
     proven_at: datetime | None = None
+    report_id: int = 0
+    choice: str = ""  # objects of one report with the same choice are forms of one
 
 
 def hold(connection: Connection, study_uid: str) -> str:
@@ -58,37 +62,50 @@ def hold(connection: Connection, study_uid: str) -> str:
     return connection.execute(select(studies.c.hold).where(studies.c.study_uid == study_uid)).scalar() or ""
 
 
-def study_objects(connection: Connection, study_uid: str) -> list[ObjectDelivery]:
-    """Every result object of a study with its deliveries, in the order they were made."""
+def objects_of(connection: Connection, study_uids: Collection[str]) -> dict[str, list[ObjectDelivery]]:
+    """By study that has any: every result object with its deliveries, in the order they were made."""
     rows = connection.execute(
-        select(objects, reports.c.kind.label("report_kind"), reports.c.priority, reports.c.created_at, deliveries)
+        select(
+            objects,
+            reports.c.study_uid,
+            reports.c.kind.label("report_kind"),
+            reports.c.priority,
+            reports.c.created_at,
+            deliveries,
+        )
         .join(reports, reports.c.id == objects.c.report_id)
         .outerjoin(deliveries, deliveries.c.object_id == objects.c.id)
-        .where(reports.c.study_uid == study_uid)
+        .where(reports.c.study_uid.in_(study_uids))
         .order_by(objects.c.id, deliveries.c.destination)
     )
-    return [
-        ObjectDelivery(
-            kind=row.kind,
-            sop_class_uid=row.sop_class_uid,
-            sop_instance_uid=row.sop_instance_uid,
-            path=row.path,
-            report_kind=row.report_kind,
-            priority=TriagePriority(row.priority),
-            made_at=moment(row.created_at),
-            destination=row.destination,
-            state=DeliveryState(row.state) if row.state else None,
-            status=row.status,
-            reason=row.reason or "",
-            tries=row.tries or 0,
-            changed_at=moment_or_none(row.changed_at),
-            context=row.context or "",
-            proof=Proof(row.proof) if row.proof else Proof.NONE,
-            proof_text=row.proof_text or "",
-            proven_at=moment_or_none(row.proven_at),
-        )
-        for row in rows
-    ]
+    found: dict[str, list[ObjectDelivery]] = {}
+    for row in rows:
+        found.setdefault(row.study_uid, []).append(_object_delivery(row))
+    return found
+
+
+def _object_delivery(row: Row[Any]) -> ObjectDelivery:
+    return ObjectDelivery(
+        kind=row.kind,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        path=row.path,
+        report_kind=row.report_kind,
+        priority=TriagePriority(row.priority),
+        made_at=moment(row.created_at),
+        destination=row.destination,
+        state=DeliveryState(row.state) if row.state else None,
+        status=row.status,
+        reason=row.reason or "",
+        tries=row.tries or 0,
+        changed_at=moment_or_none(row.changed_at),
+        context=row.context or "",
+        proof=Proof(row.proof) if row.proof else Proof.NONE,
+        proof_text=row.proof_text or "",
+        proven_at=moment_or_none(row.proven_at),
+        report_id=row.report_id,
+        choice=row.choice,
+    )
 
 
 def counts(connection: Connection) -> dict[str, dict[str, int]]:

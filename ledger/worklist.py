@@ -123,7 +123,7 @@ class _StudyParts:
                 .join(objects, objects.c.report_id == reports.c.id)
                 .outerjoin(deliveries, deliveries.c.object_id == objects.c.id)
                 .where(reports.c.study_uid.in_(uids))
-                .order_by(reports.c.id)
+                .order_by(reports.c.id, deliveries.c.destination)
             )
         )
 

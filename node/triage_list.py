@@ -80,7 +80,7 @@ def delivery_words(entry: WorklistEntry) -> str:
 def delivery_states(entry: WorklistEntry) -> list[tuple[str, str, str]]:
     """Per destination of the newest report: its key, a word of DELIVERY_WORDS, and what the word means."""
     proofs = dict(entry.proofs)
-    words = [(destination, _delivery_word(state, proofs.get(destination))) for destination, state in entry.deliveries]
+    words = [(destination, delivery_word(state, proofs.get(destination))) for destination, state in entry.deliveries]
     return [(destination, word, DELIVERY_WORDS[word]) for destination, word in words]
 
 
@@ -89,8 +89,10 @@ def state_word(state: DeliveryState | NotificationState) -> str:
     return STOPPED_HERE if state == DeliveryState.STOPPED else state.value.replace("_", " ")
 
 
-def _delivery_word(state: str, proof: str | None) -> str:
-    """Of the object that is least far."""
+def delivery_word(state: str, proof: str | None) -> str:
+    """Of one object, or of the one of several that is least far."""
+    if state == DeliveryState.NOT_NEEDED:
+        return "not needed"
     if state == DeliveryState.REFUSED:
         return "refused"
     if state == DeliveryState.STOPPED:

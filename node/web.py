@@ -23,7 +23,16 @@ from ledger.ledger import Ledger
 from node import log_events, notices
 from node.health import HealthCheck
 from node.metrics import make_registry, render
-from node.triage_list import delivery_states, finding_words, priority_word, start_of_day
+from node.places import made_of
+from node.triage_list import (
+    delivery_states,
+    delivery_word,
+    finding_words,
+    priority_word,
+    start_of_day,
+    state_word,
+)
+from sr_writer.profiles import name_of_kind
 
 TEMPLATES = Path(__file__).with_name("templates")
 REFRESH_S = 5
@@ -67,18 +76,29 @@ class Pages:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self._templates.globals.update(
-            priority_word=priority_word, finding_words=finding_words, delivery_states=delivery_states
+            priority_word=priority_word,
+            finding_words=finding_words,
+            delivery_states=delivery_states,
+            delivery_word=delivery_word,
+            state_word=state_word,
+            name_of_kind=name_of_kind,
         )
 
     async def triage_list(self, request: Request) -> Response:
         """The list of the day, most urgent first, without names."""
-        return HTMLResponse(await run_in_threadpool(self._render))
+        return HTMLResponse(await run_in_threadpool(self._render, request.query_params.get("open", "")))
 
-    def _render(self) -> str:
+    def _render(self, opened: str = "") -> str:
+        """opened: the study whose objects are shown; the page renews itself and would close them."""
         now = datetime.now().astimezone()
         entries = self._ledger.worklist(start_of_day())
+        uids = [entry.study_instance_uid for entry in entries]
+        objects = self._ledger.objects_of(uids)
         return self._templates.get_template("list.html").render(
             entries=entries,
+            opened=opened,
+            made={uid: made_of(objects.get(uid, [])) for uid in uids},
+            heard=self._ledger.told_of(uids),
             parked=self._ledger.parked(),
             told=self._ledger.told_so_far(),
             refused=notices.read(self._settings, "analyse").get("refused", []),

@@ -30,6 +30,14 @@ KEY_OBJECTS = "key_objects"
 PRESENTATION_STATE = "presentation_state"
 PARAMETRIC_MAP = "parametric_map"
 SEGMENTATION = "segmentation"
+_NAMES = {
+    MEASUREMENT_SR: "measurement report",
+    TEXT_SR: "text report",
+    SECONDARY_CAPTURE: "picture",
+    KEY_OBJECTS: "key images",
+    PRESENTATION_STATE: "marks on the image",
+    PARAMETRIC_MAP: "activation map",
+}
 
 PictureKind = Literal["none", "whole", "banner"]  # banner: words alone, nothing of the image's inside
 DEFAULT_PROFILE: ProfileName = "generic-pacs"
@@ -193,6 +201,11 @@ def plan_for(destination: Destination, priority: TriagePriority, flagged: bool) 
         segmentation=profile.segmentation,
         place=profile.place,
     )
+
+
+def name_of_kind(kind: str) -> str:
+    """ "measurement report": what a reader calls an object of this kind."""
+    return _NAMES.get(kind, kind.replace("_", " "))
 
 
 def text_plan(destination: Destination) -> Plan:

@@ -22,21 +22,13 @@ from sr_writer import codes
 from sr_writer.document import in_classes, language, observation_context, separate, text_section, text_tree
 from sr_writer.dress import Report
 from sr_writer.identity import uid_from
-from sr_writer.profiles import MEASUREMENT_SR, SECONDARY_CAPTURE, TEXT_SR
+from sr_writer.profiles import MEASUREMENT_SR, TEXT_SR, name_of_kind
 from sr_writer.regions import finish_region, outline, region
 from sr_writer.words import DISCLAIMER, DO_NOT_USE, reason_of
 
 HEADLINE = "AI RESULT WITHDRAWN"
 _WHAT = "withdrawn"
 _CONTAINS = RelationshipTypeValues.CONTAINS
-_NAMES = {
-    MEASUREMENT_SR: "measurement report",
-    TEXT_SR: "text report",
-    SECONDARY_CAPTURE: "picture",
-    "key_objects": "key images",
-    "presentation_state": "marks on the image",
-    "parametric_map": "activation map",
-}
 
 
 def withdrawn_objects(report: Report) -> list[ResultObject]:
@@ -61,7 +53,7 @@ def replaced(report: Report) -> list[str]:
     reports: dict[str, set[int]] = {}
     for item in report.findings.predecessors:
         reports.setdefault(item.kind, set()).add(item.report_id)
-    return [_replaced(_NAMES.get(kind, kind.replace("_", " ")), len(ids)) for kind, ids in reports.items()]
+    return [_replaced(name_of_kind(kind), len(ids)) for kind, ids in reports.items()]
 
 
 def _replaced(name: str, count: int) -> str:

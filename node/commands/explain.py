@@ -1,5 +1,6 @@
 """`opentriage explain`."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from ledger.records import DeliveryState, ImageResult, Proof, ReportKind
 from ledger.views import ObjectDelivery
 from node.asking import existing_ledger
 from node.console import ConfigOption, fail, out, settings_of
+from node.places import Made, made_of
 from node.triage_list import state_word
+from sr_writer.profiles import name_of_kind
 
 app = typer.Typer(add_completion=False)
 
@@ -76,8 +79,20 @@ def _result_lines(result: ImageResult) -> list[str]:
 
 def _objects(ledger: Ledger, study_uid: str) -> None:
     out.print("\nReports", style="bold")
-    for made in ledger.study_objects(study_uid):
-        out.print(f"{made.report_kind} {made.kind} {made.sop_instance_uid}\n    {_where(made)}", markup=False)
+    for made in made_of(ledger.study_objects(study_uid)):
+        for line in _object_lines(made):
+            out.print(line, markup=False)
+
+
+def _object_lines(made: Made) -> Iterator[str]:
+    """Each form that went, or is to go, anywhere; those that are not needed in one line."""
+    for uid in dict.fromkeys(place.sop_instance_uid for place in made.places):
+        yield f"{made.report_kind} report: {name_of_kind(made.kind)} {uid}"
+        yield from (f"    {_where(place)}" for place in made.places if place.sop_instance_uid == uid)
+    if made.spare:
+        forms = len({one.sop_instance_uid for one in made.spare})
+        where = ", ".join(sorted({one.destination or "" for one in made.spare}))
+        yield f"    {where}: not needed in {forms} other {'form' if forms == 1 else 'forms'}"
 
 
 def _where(made: ObjectDelivery) -> str:
@@ -87,10 +102,10 @@ def _where(made: ObjectDelivery) -> str:
     if made.tries == 0 and made.state is DeliveryState.WAITING:
         return f"{made.destination}: waiting, no answer yet {made.reason}".rstrip()
     answer = f" 0x{made.status:04X}" if made.status is not None else ""
-    tries = "1 try" if made.tries == 1 else f"{made.tries} tries"
+    tries = {0: ", never sent,", 1: " after 1 try"}.get(made.tries, f" after {made.tries} tries")
     context = f" as {made.context}" if made.context else ""
-    when = f"after {tries}{_at(made.changed_at)}"
-    line = f"{made.destination}: {state_word(made.state)}{answer} {when}{context} {made.reason}".rstrip()
+    when = f"{tries}{_at(made.changed_at)}"
+    line = f"{made.destination}: {state_word(made.state)}{answer}{when}{context} {made.reason}".rstrip()
     return line if made.proof is Proof.NONE else f"{line}\n    {_proof(made)}"
 
 

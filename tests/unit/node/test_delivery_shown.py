@@ -1,6 +1,8 @@
 """Where a report stands, in the same words on the page, in the terminal and in the metrics."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +10,15 @@ from typer.testing import CliRunner
 
 from config import Settings, load_settings
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, Job, Proof, ProofOutcome, Stage
+from ledger.records import DeliveryOutcome, DeliveryState, Job, Proof, ProofOutcome, Stage, TriagePriority
 from node.cli import app
 from node.triage_list import delivery_words
 from node.web import make_app
 from node.wiring import open_ledger
 from tests.support.asgi import Client
 from tests.support.asked import report
-from tests.support.records import stored_object
+from tests.support.ledgers import all_to
+from tests.support.records import judged, received, stored_object
 
 STUDY = "1.2.3"
 CONTEXT = "Enhanced SR Storage, Explicit VR Little Endian"
@@ -127,6 +130,74 @@ def test_explain_names_context_status_proof_and_time_of_each_object(settings: Se
     assert f"as {CONTEXT} proof: committed at {first.proven_at.astimezone():%Y-%m-%d}" in text  # type: ignore[union-attr]
     assert "It is committed." in text
     assert "proof: not asked yet, or the answer is still to come" in text
+
+
+@pytest.fixture
+def two_places(settings: Settings) -> Iterator[Ledger]:
+    """A picture and a report in three forms, for two destinations; one took a form, the other nothing yet."""
+    opened = open_ledger(settings)
+    opened.admit(received(STUDY), 0.001)
+    [job] = opened.claim(Stage.ANALYSE, "test", 1, 60)
+    opened.finish_analysis(job, [judged(TriagePriority.HIGH)])
+    [job] = opened.claim(Stage.REPORT, "test", 1, 60)
+    made = [(replace(one, choice="report"), path) for one, path in (stored_object(opened.store) for _ in range(3))]
+    picture, path = stored_object(opened.store)
+    made.append((replace(picture, kind="secondary_capture"), path))
+    opened.finish_report(job, opened.study_findings(job), made, all_to(made, ["west", "east"]), ["ris"])
+    [west] = opened.claim(Stage.DELIVER, "test", 1, 60, "west")
+    first, _, _, shot = opened.undelivered(west)
+    opened.record_delivery(west, DeliveryOutcome(first.object_id, DeliveryState.DELIVERED, 0, "", CONTEXT))
+    opened.record_delivery(west, DeliveryOutcome(shot.object_id, DeliveryState.STOPPED, None, "Its bytes changed."))
+    yield opened
+    opened.close()
+
+
+def test_the_page_shows_each_object_at_each_destination_in_one_order(settings: Settings, two_places: Ledger) -> None:
+    client = Client(make_app(settings, two_places))
+    page = client.get("/").text
+    row = " ".join(re.sub("<[^>]*>", " ", page[page.index("<details") : page.index("</details>")]).split())
+    assert row == (
+        "each object keep open provisional report: text report east waiting west delivered "
+        "provisional report: picture east waiting west stopped here provisional report ris waiting"
+    )
+    assert 'title="Its bytes changed."' in page
+    assert "<details>" in page  # closed, until a person asks for it
+    opened = client.get(f"/?open={STUDY}").text  # where it stays open while the page renews itself
+    assert "<details open>" in opened
+    assert "<script" not in opened
+    assert client.get("/?open=%3Cb%3E").text.count("<b>") == page.count("<b>")
+    summary = page[page.rindex("<td>", 0, page.index("<details")) : page.index("<details")]
+    assert summary.index("east waiting") < summary.index("west stopped here")
+
+
+def test_explain_names_each_object_once_and_its_needless_forms_in_one_line(
+    settings: Settings, two_places: Ledger
+) -> None:
+    config = str(settings.node.state_dir / "site.toml")
+    done = CliRunner().invoke(app, ["explain", STUDY, "--config", config], env={"COLUMNS": "300"})
+    told = done.output[done.output.index("Reports") :].splitlines()
+    assert told[1].startswith("provisional report: text report 2.25.")
+    assert told[2] == "    east: waiting, no answer yet"
+    assert told[3].startswith("    west: delivered 0x0000 after 1 try at")
+    assert told[4] == "    proof: not asked yet, or the answer is still to come"
+    assert told[5] == "    west: not needed in 2 other forms"
+    assert told[6].startswith("provisional report: picture 2.25.")
+    assert told[8].startswith("    west: stopped here")
+
+
+def test_the_story_names_the_object_that_was_proven_and_no_question_that_was_never_asked(ledger: Ledger) -> None:
+    ledger.finish_delivery(_answer(ledger, DeliveryState.DELIVERED, 0), 0.0)
+    [job] = ledger.claim(Stage.PROVE, "test", 1, 60)
+    first, second = ledger.unproven(job)
+    for transaction in ("2.25.1", "2.25.2"):
+        ledger.commitment_asked("pacs", transaction, [(job, [first.sop_instance_uid, second.sop_instance_uid])])
+    assert not any(event.name == "commitment_asked" for event in ledger.events(STUDY))  # it does not offer to be asked
+    ledger.commitment_accepted("2.25.2")
+    for item, proof in zip((first, second), (Proof.COMMITTED, Proof.UNPROVEN), strict=True):
+        ledger.record_proof(job, ProofOutcome(item.object_id, proof, f"It is {proof}."))
+    told = {event.name: event.text for event in ledger.events(STUDY)}
+    assert told["commitment_asked"] == "pacs was asked to commit 2 objects (transaction 2.25.2)."
+    assert told["proof_unproven"] == "pacs: text_sr unproven: It is unproven."
 
 
 def test_the_metrics_count_proofs_and_unanswered_requests(settings: Settings, ledger: Ledger) -> None:
