@@ -23,7 +23,7 @@ from ledger.records import (
     TriagePriority,
 )
 from ledger.standing import lock_study, restate_priority
-from ledger.statements import evidence_of, high_is_said, looked_at, statement_now, why_outdated
+from ledger.statements import evidence_of, high_is_said, statement_now, why_outdated
 from ledger.states import JobEvent
 from ledger.succession import destinations_reached, last_report, overtake
 from ledger.tables import objects, report_models, report_sources, reports, results, studies
@@ -86,7 +86,6 @@ def finish_report(
     if job.report_kind is ReportKind.FINAL:
         _complete(connection, job)
     if findings is None or not made:
-        _confirm(connection, job)
         text = "Nothing (new) to report." if findings is None else "No object was made."
         note(connection, job.study_instance_uid, "report_skipped", text, None, job.job_id)
     else:
@@ -134,17 +133,6 @@ def _take_back(connection: Connection, findings: StudyFindings) -> None:
     overtake(connection, findings.study_instance_uid, WITHDRAWN, everything=True)
     ids = [item.instance.instance_id for item in findings.looked_at]
     connection.execute(update(results).where(results.c.instance_id.in_(ids)).values(withdrawn=True))
-
-
-def _confirm(connection: Connection, job: Job) -> None:
-    """A final report that said nothing new: the last one now rests on everything that was looked at."""
-    last = last_report(connection, job.study_instance_uid)
-    if job.report_kind is not ReportKind.FINAL or last is None or last.kind == ReportKind.WITHDRAWN:
-        return
-    evidence = evidence_of(looked_at(connection, job.study_instance_uid, routed_only=True))
-    connection.execute(
-        update(reports).where(reports.c.id == last.id, reports.c.evidence == "").values(evidence=evidence)
-    )
 
 
 def _restate(connection: Connection, job: Job) -> None:

@@ -321,6 +321,7 @@ class StudyFindings:
     follows: EarlierReport | None = None  # the last one before it
     cause: str = ""  # why it is made after another, or withdraws it: a sentence for a reader
     revision: int = 0  # how many reports of the study were made before: part of who its objects are
+    confirms: bool = False  # a final one that says what the provisional one before it said, of no fewer images
 
 
 @dataclass(frozen=True)
@@ -388,11 +389,11 @@ class DeliveryOutcome:
     reason: str
     context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
 
-
     @property
     def was_sent(self) -> bool:
         """It left here: there was an answer, or none came and it may have arrived all the same."""
         return self.status is not None or (self.state is DeliveryState.WAITING and bool(self.context))
+
 
 @dataclass(frozen=True)
 class ProofOutcome:

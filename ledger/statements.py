@@ -51,7 +51,10 @@ def looked_at(connection: Connection, study_uid: str, *, routed_only: bool) -> l
 
 
 def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
-    """What this report job may say; None when no model was meant for the study or nothing new is to be said."""
+    """What this report job may say; None when no model was meant for the study or nothing new is to be said.
+
+    A final report that repeats a provisional one is news: it says that nothing changed.
+    """
     study_uid = job.study_instance_uid
     kind = job.report_kind or ReportKind.FINAL
     last = last_report(connection, study_uid)
@@ -61,8 +64,11 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
     priority = study_priority(results_of(looked))
     if priority is None:
         return None
+    confirms = False
     if last is not None and _is_said(connection, last, looked, statement_now(connection, study_uid, looked, kind)):
-        return None
+        confirms = last.kind == ReportKind.PROVISIONAL and kind is ReportKind.FINAL
+        if not confirms:
+            return None
     if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said(last)):
         return None
     return StudyFindings(
@@ -75,6 +81,7 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
         follows=_earlier(last) if last is not None else None,
         cause=job.cause,
         revision=_reports_made(connection, study_uid),
+        confirms=confirms,
     )
 
 

@@ -16,7 +16,7 @@ from sr_writer.key_objects import key_objects
 from sr_writer.measurement_report import measurement_report
 from sr_writer.parametric_map import parametric_maps
 from sr_writer.presentation_state import presentation_state
-from sr_writer.profiles import Plan, plain, plan_for, text_plan, withdrawal_plan
+from sr_writer.profiles import Plan, plain, plan_for, reports_alone, text_plan, withdrawal_plan
 from sr_writer.reading import marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
@@ -73,6 +73,8 @@ def plan_of(destination: Destination, findings: StudyFindings) -> Plan:
         return text_plan(destination)  # what it was told before no longer stands: silence would leave it standing
     return plan
 
+    if findings.confirms and held(findings.predecessors, {destination.key}):
+        return reports_alone(plan)  # the pictures that it has still say all there is
 
 def held(predecessors: Sequence[SentReference], destinations: Collection[str] | None) -> tuple[SentReference, ...]:
     """Those of the earlier objects that one of `destinations` has or is about to get."""

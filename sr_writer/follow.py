@@ -19,7 +19,8 @@ def follow_lines(report: Report) -> list[str]:
     if before.kind is ReportKind.WITHDRAWN:
         return [f"Follows the AI result that was withdrawn on {when}."]
     if before.kind is ReportKind.PROVISIONAL and before.priority is report.findings.priority:
-        return [f"Follows the provisional AI report of {when} ({_said(before)})."]
+        follows = f"Follows the provisional AI report of {when} ({_said(before)})."
+        return [follows, "Nothing changed."] if report.findings.confirms else [follows]
     why = reason_of(report.findings.cause or _MORE)
     return [f"Replaces the AI report of {when} ({_said(before)}).", f"Why: {why}.", DO_NOT_USE]
 

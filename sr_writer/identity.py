@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ledger.records import StudyFindings
 
-WRITER_VERSION = "5"  # raise it when the same findings are said in other bytes
+WRITER_VERSION = "6"  # raise it when the same findings are said in other bytes
 
 
 @cache

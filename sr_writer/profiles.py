@@ -5,7 +5,7 @@ identity. Whether there is anything to put into an object of a plan is for its b
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -212,6 +212,13 @@ def text_plan(destination: Destination) -> Plan:
     """The text report alone."""
     profile = PROFILES[destination.profile]
     return Plan(text_sr=profile.text_sr, place=profile.place)
+
+
+def reports_alone(plan: Plan) -> Plan:
+    """Of a plan what is words and numbers."""
+    return replace(
+        plan, picture="none", key_objects=False, presentation_state=False, parametric_map=False, segmentation=False
+    )
 
 
 def withdrawal_plan(destination: Destination, measured: bool) -> Plan:

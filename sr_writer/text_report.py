@@ -70,7 +70,7 @@ def finding_lines(report: Report) -> list[str]:
         if any(of_slice_model(read) for read in found):
             lines.append("Series that are read slice by slice are reported when the study is complete.")
         lines.append("Provisional: made before the study was complete.")
-        lines.append("A further report follows if anything changes; none means that nothing did.")
+        lines.append("A final report follows.")
     return lines
 
 

@@ -79,7 +79,12 @@ class Say:
         return read_geometry(self._ledger.store.path(instance.path))
 
     def _listeners(self, findings: StudyFindings) -> list[str]:
-        """The adapters that hear of it: those that want it, and those that heard of the study before."""
+        """The adapters that hear of it: those that want it, and those that heard of the study before.
+
+        That nothing changed since they were told is not told.
+        """
+        if findings.confirms:
+            return []
         told = self._ledger.adapters_told(findings.study_instance_uid) if self._settings.adapters else set()
         return [one.key for one in self._settings.adapters if one.key in told or one.wants(findings.priority.value)]
 

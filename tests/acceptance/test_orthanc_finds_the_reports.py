@@ -24,7 +24,7 @@ def test_orthanc_files_the_results_under_the_study_of_the_image(start_node: Any,
     assert study["PatientMainDicomTags"]["PatientName"] == "Grün^Zoë"
     assert len(patient["Studies"]) == 1
     modalities = sorted(one["MainDicomTags"]["Modality"] for one in series)
-    assert modalities.count("SR") == 2
+    assert modalities.count("SR") == 4  # provisional and final
     assert "DX" in modalities
     assert "KO" in modalities
-    assert len(modalities) == 5
+    assert len(modalities) == 7

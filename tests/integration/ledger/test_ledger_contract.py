@@ -208,15 +208,18 @@ def test_a_high_image_is_reported_at_once_and_only_once(ledger: Ledger) -> None:
     assert claim(ledger, Stage.REPORT) == []
 
 
-def test_a_final_report_follows_a_provisional_one_only_with_something_new_to_say(ledger: Ledger) -> None:
+def test_a_final_report_follows_a_provisional_one_and_says_whether_it_is_news(ledger: Ledger) -> None:
     analyse(ledger, judged(HIGH), study_uid="1.1")
     assert report(ledger, PACS) is not None
     analyse(ledger, judged(HIGH, 0.95), study_uid="1.1")
-    assert report(ledger, PACS) is None
+    same = report(ledger, PACS)
+    assert same is not None
+    assert (same.kind, same.confirms) == (ReportKind.FINAL, True)
     assert ledger.worklist()[0].is_complete
     analyse(ledger, refused(), study_uid="1.1")
     revised = report(ledger, PACS)
     assert revised is not None
+    assert not revised.confirms
     assert [reference.kind for reference in revised.predecessors] == ["text_sr"]
     assert not [event for event in ledger.events("1.1") if event.name == "lease_expired"]
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.records import DeliveryState, ImageResult, ReportKind, Stage
+from ledger.records import DeliveryState, EarlierReport, ImageResult, ReportKind, Stage
 from tests.support.ledger_story import HIGH, HOUR_S, LOW, MEDIUM, PACS, STUDY, Story
-from tests.support.records import MODEL, judged, not_applicable, stored_object
+from tests.support.records import MODEL, judged, not_applicable, refused, stored_object
 
 
 def test_a_late_image_after_a_final_report_makes_a_new_one_though_it_says_the_same(story: Story) -> None:
@@ -21,16 +21,38 @@ def test_a_late_image_after_a_final_report_makes_a_new_one_though_it_says_the_sa
     assert findings.revision == 1
 
 
-def test_a_provisional_report_that_an_equal_final_one_confirms_is_not_sent_twice(story: Story) -> None:
+def test_a_final_report_that_repeats_its_provisional_one_confirms_it_once(story: Story) -> None:
     story.image(judged(HIGH))
     provisional = story.report()
     assert provisional is not None
-    assert provisional.kind is ReportKind.PROVISIONAL
+    assert (provisional.kind, provisional.confirms) == (ReportKind.PROVISIONAL, False)
     story.image(judged(LOW, 0.1))
+    final = story.final()
+    assert final is not None
+    assert (final.kind, final.confirms, len(final.looked_at)) == (ReportKind.FINAL, True, 2)
+    assert final.follows == EarlierReport(ReportKind.PROVISIONAL, HIGH, provisional.reported_at)
+    assert len(final.predecessors) == 1
+    story.image(judged(LOW, 0.1))  # what was confirmed is final: a late image is news of its own
+    late = story.final()
+    assert late is not None
+    assert not late.confirms
+
+
+def test_a_final_report_that_says_more_than_its_provisional_one_confirms_nothing(story: Story) -> None:
+    story.image(judged(HIGH))
+    assert story.report() is not None
+    story.image(refused())
+    final = story.final()
+    assert final is not None
+    assert (final.confirms, len(final.predecessors)) == (False, 1)
+
+
+def test_what_was_confirmed_is_not_confirmed_again(story: Story) -> None:
+    story.reported(judged(HIGH))
+    assert story.ledger.look_again(STUDY, "To be sure.") == 1
+    story.look(judged(HIGH))
     assert story.final() is None
-    assert len(story.states()) == 1
-    story.image(judged(LOW, 0.1))  # and what was confirmed is final: now a late image is news
-    assert story.final() is not None
+    assert story.states() == [DeliveryState.DELIVERED, DeliveryState.DELIVERED]  # provisional and final
 
 
 def test_the_same_bytes_again_are_no_news(story: Story) -> None:

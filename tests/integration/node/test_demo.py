@@ -42,7 +42,7 @@ def test_the_users_own_files_go_all_the_way_and_come_back(
     (picture,) = (tmp_path / "demo").glob("overlay-*.png")
     with Image.open(picture) as opened:
         assert opened.mode == "RGB"
-    assert len(list((tmp_path / "demo" / "pacs").iterdir())) == 5
+    assert len(list((tmp_path / "demo" / "pacs").iterdir())) == 4 + 2 + 1  # provisional and final; unflagged
 
 
 def test_a_node_that_does_not_get_ready_is_named_with_its_log(tmp_path: Path) -> None:

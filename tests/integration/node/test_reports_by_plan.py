@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,21 @@ class Site:
 
     def say(self, source: Dataset, result: ImageResult, *destinations: Destination) -> None:
         """The image arrives, is looked at with this result, and its reports are written."""
+        self.look(source, result)
+        self.write(*destinations)
+
+    def look(self, source: Dataset, result: ImageResult) -> None:
         ref = keep(source, self.ledger.store)
         known = ("sop_class_uid", "sop_instance_uid", "series_instance_uid", "modality", "sha256", "path")
         values = {name: getattr(ref, name) for name in known}
         self.ledger.admit(received(ref.study_instance_uid, **values), complete_after_s=0.0)
         (job,) = self.ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
         self.ledger.finish_analysis(job, [result])
-        self.write(*destinations)
 
-    def write(self, *destinations: Destination) -> None:
-        say = Say(self.ledger, Settings(destinations=destinations))
-        while jobs := self.ledger.claim(Stage.REPORT, "test", 1, 60.0):
+    def write(self, *destinations: Destination, at_most: int | None = None, adapters: tuple[Any, ...] = ()) -> None:
+        say = Say(self.ledger, Settings(destinations=destinations, adapters=adapters))
+        left = count() if at_most is None else range(at_most)
+        for _, jobs in zip(left, iter(lambda: self.ledger.claim(Stage.REPORT, "test", 1, 60.0), []), strict=False):
             with LeaseKeeper(self.ledger, jobs, 60.0) as keeper:
                 say.work(jobs, keeper)
 
@@ -99,6 +104,35 @@ def test_each_destination_is_sent_its_own_plan_and_equal_plans_the_same_objects(
     assert taken["nothing"] == []
 
 
+def test_a_final_report_that_changes_nothing_is_reports_alone_where_the_provisional_one_went(site: Site) -> None:
+    one, air, text = to("one"), to("air", profile="air"), to("text", flagged="text")
+    site.look(make_dx(), analysed())
+    site.write(one, air, text, at_most=1)
+    before = {name: site.take(name) for name in ("one", "air", "text")}
+    site.write(one, air, text, to("later"))
+    after: dict[str, list[StoredObject]] = {name: site.take(name) for name in ("one", "air", "text", "later")}
+    assert kinds(after["one"]) == {"measurement_sr", "text_sr"}
+    assert kinds(after["air"]) == {"measurement_sr"}
+    assert kinds(after["text"]) == {"text_sr"}
+    assert kinds(after["later"]) == {"measurement_sr", "text_sr", "secondary_capture", "key_objects"}  # had none of it
+    for name, earlier in before.items():
+        documents = [item for item in earlier if item.kind.endswith("_sr")]
+        assert {site.read(item).CompletionFlag for item in documents} == {"PARTIAL"}
+        assert {site.read(item).CompletionFlag for item in after[name]} == {"COMPLETE"}
+        named = set().union(*(predecessors(site.read(item)) for item in after[name]))
+        assert named == {item.sop_instance_uid for item in documents}
+    said = [str(one.value) for one in site.read(after["text"][0]).iterall() if one.keyword == "TextValue"]
+    assert "Nothing changed." in said
+    assert any(line.startswith("Follows the provisional AI report") for line in said)
+    assert not any(line.startswith("Provisional") for line in said)
+
+
+def test_adapters_are_not_told_that_nothing_changed(site: Site) -> None:
+    site.look(make_dx(), analysed())
+    site.write(adapters=({"kind": "hl7", "name": "ris", "host": "localhost", "port": 1},))
+    assert len(site.ledger.claim(Stage.NOTIFY, "test", 10, 60.0)) == 1  # of the provisional one
+
+
 def test_a_report_that_nobody_wants_is_kept_and_shown(site: Site) -> None:
     source = make_dx()
     site.say(source, analysed(), to("one", flagged="none"))
@@ -123,7 +157,7 @@ def test_a_revision_names_the_predecessor_that_its_destination_has(site: Site) -
     site.say(later, analysed(finding("pneumothorax", 0.9)), one, air)
     after = {name: site.take(name) for name in ("one", "air")}
     for name in ("one", "air"):
-        (old,) = [item for item in before[name][-4:] if item.kind == "measurement_sr"]
+        old = [item for item in before[name] if item.kind == "measurement_sr"][-1]  # after the provisional one
         (new,) = [item for item in after[name] if item.kind == "measurement_sr"]
         assert predecessors(site.read(new)) == {old.sop_instance_uid}
 
@@ -132,13 +166,15 @@ def test_what_was_told_is_taken_back_even_where_unflagged_studies_are_not_wanted
     quiet = to("one", unflagged="none")
     source = make_dx()
     site.say(source, analysed(), quiet)
-    assert "measurement_sr" in kinds(before := site.take("one"))
+    before = site.take("one")
+    assert "measurement_sr" in kinds(before)
     corrected = make_dx(SOPInstanceUID=source.SOPInstanceUID, StudyInstanceUID=source.StudyInstanceUID)
     corrected.PatientComments = "corrected"
     site.say(corrected, LOW, quiet)
     (said,) = site.take("one")
     assert said.kind == "text_sr"
-    assert predecessors(site.read(said)) == {i.sop_instance_uid for i in before if i.kind.endswith("_sr")}
+    final = [item for item in before if item.kind.endswith("_sr")][-2:]  # after the provisional one
+    assert predecessors(site.read(said)) == {item.sop_instance_uid for item in final}
 
 
 def test_an_unflagged_study_is_silent_where_nothing_was_told_before(site: Site) -> None:

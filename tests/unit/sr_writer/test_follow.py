@@ -73,6 +73,16 @@ def test_a_final_report_follows_its_provisional_one_unless_the_priority_changed(
     assert changed[0].startswith("Replaces")
 
 
+def test_a_final_report_that_repeats_its_provisional_one_says_that_nothing_changed(store: Store) -> None:
+    confirming = replace(following(store, HIGH, PROVISIONAL), confirms=True)
+    made = built(confirming, store)
+    assert {made[kind].CompletionFlag for kind in ("text_sr", "measurement_sr")} == {"COMPLETE"}
+    assert impressions(made["text_sr"])[:2] == [
+        "Follows the provisional AI report of 2026-11-20 00:57 (HIGH).",
+        "Nothing changed.",
+    ]
+
+
 def test_after_a_withdrawal_it_says_so(store: Store) -> None:
     lines = impressions(built(following(store, TriagePriority.NOT_ASSESSED, WITHDRAWN), store)["text_sr"])
     assert lines[0] == "Follows the AI result that was withdrawn on 2026-11-20 00:57."
