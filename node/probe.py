@@ -12,6 +12,7 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
+from config import Settings
 from config.settings import DeliverSettings, Destination, ProfileName
 from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
 from ledger.store import Store
@@ -79,27 +80,33 @@ class Probed:
     lacking: tuple[str, ...]  # kinds that the profile needs and that did not get through, in words
 
 
-def needed(profile: ProfileName) -> Mapping[str, str]:
+def needed(profile: ProfileName, localization: str) -> Mapping[str, str]:
     """What a destination of this profile gets without wishes of its own: kind -> yes; else why it may get it."""
     row = PROFILES[profile]
+    if row.boxes_only and localization != "box":
+        return {**needed(profile, "box"), profiles.MEASUREMENT_SR: "if boxes are on"}
     always = {profiles.SECONDARY_CAPTURE, profiles.MEASUREMENT_SR, profiles.TEXT_SR, profiles.SEGMENTATION}
     always |= {profiles.KEY_OBJECTS} if row.key_objects else set()
     return {kind: "yes" if kind in always else "if wished" for kind in row.sop_classes()}
 
 
-def probe(destination: Destination, settings: DeliverSettings, on_step: Callable[[str], None]) -> Probed:
-    """Send and ask. on_step: told what is being done. Raises NoAssociation when nothing could be sent at all."""
+def probe(destination: Destination, settings: Settings, on_step: Callable[[str], None]) -> Probed:
+    """Send and ask. settings: what the site sends, and how long it waits. on_step: told what is being done.
+
+    Raises NoAssociation when nothing could be sent at all.
+    """
     with tempfile.TemporaryDirectory(prefix="opentriage-probe-") as folder:
         on_step("making the probe's study")
         store = Store(Path(folder) / "store")
         objects = probe_objects(store.root)
         on_step("sending")
-        rows = [row for part in _parts(objects) for row in _send(destination, settings, part, store)]
+        wanted = needed(destination.profile, settings.report.localization)
+        rows = [row for part in _parts(objects) for row in _send(destination, settings.deliver, part, store, wanted)]
         on_step("asking what it holds")
         kept = [one for one, row in zip(objects, rows, strict=True) if row.stored]
-        asked = _ask(destination, settings, kept) if kept else ()
+        asked = _ask(destination, settings.deliver, kept) if kept else ()
     rows = [_judged(row, one, asked) for one, row in zip(objects, rows, strict=True)]
-    return Probed(tuple(rows), asked, tuple(_lacking(rows, destination.profile)))
+    return Probed(tuple(rows), asked, tuple(_lacking(rows, wanted)))
 
 
 def _parts(objects: Sequence[ResultObject]) -> Iterator[list[ResultObject]]:
@@ -109,7 +116,11 @@ def _parts(objects: Sequence[ResultObject]) -> Iterator[list[ResultObject]]:
 
 
 def _send(
-    destination: Destination, settings: DeliverSettings, objects: Sequence[ResultObject], store: Store
+    destination: Destination,
+    settings: DeliverSettings,
+    objects: Sequence[ResultObject],
+    store: Store,
+    wanted: Mapping[str, str],
 ) -> list[Row]:
     """A row for each. Raises NoAssociation when nothing could be sent at all."""
     stored = [_stored(number, one, store) for number, one in enumerate(objects)]
@@ -122,7 +133,7 @@ def _send(
         raise NoAssociation(str(error)) from None
     if all(not outcome.context for outcome in outcomes.values()):  # rejected as a whole
         raise NoAssociation(next(outcome.reason for outcome in outcomes.values()))
-    return [_row(one, outcomes[number], destination) for number, one in enumerate(objects)]
+    return [_row(one, outcomes[number], destination.profile, wanted) for number, one in enumerate(objects)]
 
 
 def _stored(number: int, one: ResultObject, store: Store) -> StoredObject:
@@ -140,15 +151,13 @@ def _stored(number: int, one: ResultObject, store: Store) -> StoredObject:
     )
 
 
-def _row(one: ResultObject, outcome: DeliveryOutcome, destination: Destination) -> Row:
-    wanted = "no" if one.kind == SOURCE else needed(destination.profile).get(one.kind, "no")
-    if wanted == "yes" and one.sop_class_uid not in PROFILES[destination.profile].sop_classes()[one.kind]:
-        wanted = "no"
+def _row(one: ResultObject, outcome: DeliveryOutcome, profile: ProfileName, wanted: Mapping[str, str]) -> Row:
+    sent = one.kind in wanted and one.sop_class_uid in PROFILES[profile].sop_classes()[one.kind]
     refused = outcome.state is DeliveryState.REFUSED and outcome.status is None
     return Row(
         one.kind,
         one.sop_class_uid,
-        wanted,
+        wanted[one.kind] if sent else "no",
         outcome.context.rpartition(", ")[2] or "not tried",
         accepted=bool(outcome.context) and not refused,
         status=outcome.status,
@@ -215,10 +224,10 @@ def _judged(row: Row, one: ResultObject, asked: Sequence[Asked]) -> Row:
     return replace(row, found=Found.UNKNOWN if any(way.offered for way in asked) else Found.UNPROVABLE)
 
 
-def _lacking(rows: Sequence[Row], profile: ProfileName) -> Iterator[str]:
+def _lacking(rows: Sequence[Row], wanted: Mapping[str, str]) -> Iterator[str]:
     """Of each kind that the profile needs one class must have got through."""
-    for kind, wanted in needed(profile).items():
+    for kind, need in wanted.items():
         tried = [row for row in rows if row.kind == kind and row.needed == "yes"]
-        if wanted == "yes" and not any(row.is_good for row in tried):
+        if need == "yes" and not any(row.is_good for row in tried):
             classes = " or ".join(class_name(row.sop_class_uid) for row in tried)
             yield f"{kind.replace('_', ' ')} ({classes})"

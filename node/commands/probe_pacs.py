@@ -8,8 +8,10 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from config.settings import DeliverSettings, Destination, ProfileName
-from node.console import err, fail, out, progress, usage_error
+from config import Settings
+from config.settings import Destination
+from node.console import ConfigOption, err, fail, out, progress, settings_of, usage_error
+from node.fitting import column_widths
 from node.probe import Found, Probed, Row, probe
 from node.sending import NoAssociation, Peer
 from sr_writer.probe_study import PATIENT_ID, PATIENT_NAME, SOURCE, STUDY_DATE, STUDY_UID
@@ -17,60 +19,79 @@ from sr_writer.profiles import DEFAULT_PROFILE, PROFILES
 from sr_writer.statuses import class_name
 
 app = typer.Typer(add_completion=False)
+HEADINGS = ("object", "SOP class", "needed", "context", "stored", "found again")
 
 
 @app.command()
 def probe_pacs(
     peer: Annotated[str, typer.Argument(metavar="AE@HOST:PORT", help="The PACS, e.g. PACS@10.1.2.3:104.")],
-    calling: Annotated[str, typer.Option(metavar="AE", help="The AE title to call as.")] = "OPENTRIAGE",
+    calling: Annotated[
+        str | None, typer.Option(metavar="AE", help="The AE title to call as.", show_default="the node's own")
+    ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="PROFILE", help=f"What is needed there: {', '.join(PROFILES)}.")
-    ] = DEFAULT_PROFILE,
-    qido: Annotated[str, typer.Option(metavar="URL", help="Ask over QIDO-RS too, at this address.")] = "",
+        str | None,
+        typer.Option(
+            metavar="PROFILE", help=f"What is needed there: {', '.join(PROFILES)}.", show_default=DEFAULT_PROFILE
+        ),
+    ] = None,
+    qido: Annotated[str | None, typer.Option(metavar="URL", help="Ask over QIDO-RS too, at this address.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before sending.")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Find out what a PACS takes, before any result depends on it. Asks first: what is sent stays there.
 
     Sends the study of an invented patient, with every kind of object in every SOP class that a node can make, and
     prints for each whether its presentation context was accepted, whether it was stored, and whether it was found again
     (C-FIND, QIDO-RS, Storage Commitment). Exit status 0 when all that the profile needs got through, or could not be
-    proven because the PACS offers no way to ask.
+    proven because the PACS offers no way to ask. A destination of the site's settings is asked as the node asks it:
+    what is left out here is taken from there.
     """
-    destination = _destination(peer, calling, profile, qido)
+    settings = settings_of(config)
+    destination = _destination(settings, peer, calling, profile, qido)
     _agree(destination, yes)
     try:
         with progress() as bar:
             task = bar.add_task("", total=None)
-            probed = probe(destination, DeliverSettings(), lambda what: bar.update(task, description=what))
+            probed = probe(destination, settings, lambda what: bar.update(task, description=what))
     except NoAssociation as error:
         fail(str(error))
     out.print(_table(probed, destination))
     _remarks(probed)
-    out.print(f"The study {STUDY_UID} stays there until somebody deletes it.", markup=False)
+    if any(row.stored for row in probed.rows):
+        out.print(f"The study {STUDY_UID} stays there until somebody deletes it.", markup=False)
+    else:
+        out.print("Nothing was stored there.")
     if probed.lacking:
-        fail(f"A destination of the profile {profile} lacks: {'; '.join(probed.lacking)}.")
+        fail(f"A destination of the profile {destination.profile} lacks: {'; '.join(probed.lacking)}.")
 
 
-def _destination(peer: str, calling: str, profile: str, qido: str) -> Destination:
-    if profile not in PROFILES:
+def _destination(
+    settings: Settings, peer: str, calling: str | None, profile: str | None, qido: str | None
+) -> Destination:
+    """What is asked for over what the settings say of this peer."""
+    if profile is not None and profile not in PROFILES:
         usage_error(f"{profile!r} is not one of the profiles: {', '.join(PROFILES)}")
     if qido and not qido.startswith(("http://", "https://")):
         usage_error("--qido takes an http or https address, such as https://pacs.example/dicom-web")
-    name: ProfileName = next(one for one in PROFILES if one == profile)
+    asked = {"calling_ae_title": calling, "profile": profile, "qido_url": qido}
     try:
         to = Peer.parse(peer)
-        return Destination(
-            ae_title=to.ae_title,
-            host=to.host,
-            port=to.port,
-            calling_ae_title=calling,
-            profile=name,
-            qido_url=qido,
-        )
+        known = _known(settings, to)
+        return Destination.model_validate(known | {key: value for key, value in asked.items() if value is not None})
     except ValidationError:
         usage_error("an AE title has 1 to 16 characters, without a backslash and not only spaces")
     except ValueError as error:
         usage_error(str(error))
+
+
+def _known(settings: Settings, to: Peer) -> dict[str, object]:
+    """A destination of the settings at this address, else one that is called as the site's others are."""
+    address = {"ae_title": to.ae_title, "host": to.host, "port": to.port}
+    for one in settings.destinations:
+        if (one.ae_title, one.host, one.port) == (to.ae_title, to.host, to.port):
+            return one.model_dump()
+    titles = {one.calling_ae_title for one in settings.destinations}
+    return address | {"calling_ae_title": titles.pop() if len(titles) == 1 else settings.receive.ae_title}
 
 
 def _agree(destination: Destination, yes: bool) -> None:
@@ -102,19 +123,24 @@ def is_terminal() -> bool:
 
 def _table(probed: Probed, destination: Destination) -> Table:
     table = Table(title=f"{destination.key}, profile {destination.profile}")
-    for heading in ("object", "SOP class", "needed", "context", "stored", "found again"):
-        table.add_column(heading, overflow="fold")
-    for row in _merged(probed):
-        stored = Text("-") if not row.accepted else _mark(row.stored, _status(row))
-        table.add_row(
-            "invented image" if row.kind == SOURCE else row.kind.replace("_", " "),
-            class_name(row.sop_class_uid).removesuffix(" Storage"),
-            _needed(row, probed),
-            _mark(row.accepted, row.context),
-            stored,
-            _found(row),
-        )
+    rows = [_cells(row, probed) for row in _merged(probed)]
+    widths = column_widths([HEADINGS, *([cell.plain for cell in cells] for cells in rows)], out.width)
+    for heading, width in zip(HEADINGS, widths, strict=True):
+        table.add_column(heading, width=width, overflow="fold")
+    for cells in rows:
+        table.add_row(*cells)
     return table
+
+
+def _cells(row: Row, probed: Probed) -> list[Text]:
+    return [
+        Text("invented image" if row.kind == SOURCE else row.kind.replace("_", " ")),
+        Text(class_name(row.sop_class_uid).removesuffix(" Storage")),
+        Text(_needed(row, probed)),
+        _mark(row.accepted, row.context),
+        Text("-") if not row.accepted else _mark(row.stored, _status(row)),
+        _found(row),
+    ]
 
 
 def _needed(row: Row, probed: Probed) -> str:

@@ -16,6 +16,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from typer.testing import CliRunner, Result
 
 from node.cli import app
+from node.console import out
 from sr_writer.probe_study import PATIENT_ID, STUDY_UID, WORDS, probe_objects
 from tests.support.committing import Archive
 from tests.support.dcmqrscp import QueryArchive
@@ -185,11 +186,60 @@ def test_what_only_a_wish_would_send_may_be_refused() -> None:
         assert ask(f"ANY@127.0.0.1:{port}", "--yes").exit_code == 0
 
 
+def test_a_measurement_report_that_goes_with_boxes_alone_is_needed_where_boxes_are_on(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text("[report]\nlocalization = 'box'\n")
+    with peer(refuses=SR_CLASSES + "33") as (port, _), peer(refuses=SR_CLASSES) as (deaf, _):
+        to = [f"ANY@127.0.0.1:{port}", "--yes", "--profile", "ohif"]
+        plain, boxes = ask(*to), ask(*to, "--config", site)
+        nothing = ask(f"ANY@127.0.0.1:{deaf}", *to[1:])
+    assert {row[2] for row in lines(plain, "measurement sr")} == {"if boxes are on"}
+    assert {row[2] for row in lines(boxes, "measurement sr")} == {"one of these"}
+    assert plain.exit_code == boxes.exit_code == 0
+    assert "lacks: text sr" in " ".join(nothing.output.split())
+    assert "measurement sr (" not in nothing.output
+
+
+def test_a_peer_is_called_as_the_settings_say_unless_the_command_says_otherwise(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    with peer() as (port, _), peer() as (other, _):
+        site.write_text(
+            f"[receive]\nae_title = 'OWN'\n[[destinations]]\nae_title = 'ANY'\nhost = '127.0.0.1'\nport = {port}\n"
+            "calling_ae_title = 'OT4'\nprofile = 'air'\n"
+        )
+        known = ask(f"ANY@127.0.0.1:{port}", "--yes", "-c", site)
+        told = ask(f"ANY@127.0.0.1:{port}", "--yes", "-c", site, "--calling", "ME", "--profile", "ohif")
+        unknown = ask(f"ANY@127.0.0.1:{other}", "--yes", "-c", site)
+        site.write_text("[receive]\nae_title = 'OWN'\n")
+        own = ask(f"ANY@127.0.0.1:{port}", "--yes", "-c", site)
+        default = ask(f"ANY@127.0.0.1:{port}", "--yes")
+    assert [re.findall(r"called by (\w+)", one.output) for one in (known, told, unknown, own, default)] == [
+        ["OT4"], ["ME"], ["OT4"], ["OWN"], ["OPENTRIAGE"],
+    ]  # fmt: skip
+    assert "profile air" in known.output
+    assert "profile ohif" in told.output
+    assert "profile generic-pacs" in unknown.output
+
+
+def test_no_word_is_broken_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = []
+    with peer(refuses=SR_CLASSES + "33") as (port, _):
+        for width in (200, 80):
+            monkeypatch.setattr(out, "_width", width)
+            lines = ask(f"ANY@127.0.0.1:{port}", "--yes").output.splitlines()
+            tables.append([line for line in lines if line.startswith(("│", "┃"))])
+    wide, narrow = (set(re.split(r"[\s│┃]+", "\n".join(table))) for table in tables)
+    assert max(map(len, tables[0])) > 80 >= max(map(len, tables[1]))
+    assert narrow <= wide
+
+
 def test_a_peer_that_accepts_the_contexts_and_stores_nothing_fails_with_a_sentence() -> None:
     with peer(answers=0xA700) as (port, _):
         result = ask(f"ANY@127.0.0.1:{port}", "--yes")
     assert result.exit_code == 1
     assert lines(result, "secondary capture")[0][4:] == ["0xA700", "-"]
+    assert "Nothing was stored there." in result.output
+    assert "The study" not in result.output
     assert "cannot take the" in result.output
 
 
