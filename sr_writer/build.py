@@ -15,9 +15,10 @@ from sr_writer.identity import identity_of
 from sr_writer.key_objects import key_objects
 from sr_writer.measurement_report import measurement_report
 from sr_writer.parametric_map import parametric_maps
+from sr_writer.image_names import image_names
 from sr_writer.presentation_state import presentation_state
 from sr_writer.profiles import Plan, plain, plan_for, reports_alone, text_plan, withdrawal_plan
-from sr_writer.reading import marked_anything, reads
+from sr_writer.reading import by_image, marked_anything, reads
 from sr_writer.secondary_capture import secondary_capture
 from sr_writer.segmentation import segmentations
 from sr_writer.source import SourceHeader, frame_looked_at, read_header
@@ -61,6 +62,7 @@ def build_objects(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
         return withdrawn_objects(report) if report.withdrawn else _objects(report, store)
+        image_names=image_names(dict.fromkeys(read.instance for read in by_image(reads(findings))), store),
 
 
 def plan_of(destination: Destination, findings: StudyFindings) -> Plan:

@@ -62,6 +62,7 @@ class Report:
     plan: Plan = NOTHING
     measurements: bool = True  # whether a measurement report goes with it
     frames: Mapping[str, int] = field(default_factory=dict)  # SOP Instance UID -> which of several frames was looked at
+    image_names: Mapping[str, str] = field(default_factory=dict)  # SOP Instance UID -> what a reader calls it
 
     @property
     def at(self) -> datetime:

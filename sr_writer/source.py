@@ -167,6 +167,19 @@ def frame_looked_at(path: Path, sop_class_uid: str) -> int | None:
     return frames // 2 + 1 if frames > 1 else None
 
 
+def read_view(path: Path) -> tuple[str, int | None, int | None]:
+    """View Position, Series Number and Instance Number; empty and None where the header does not say.
+
+    Raises SourceUnreadable when it is not DICOM.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        values = _read(path, ["SpecificCharacterSet", "ViewPosition", "SeriesNumber", "InstanceNumber"])
+        texts = [values.text(keyword) for keyword in ("SeriesNumber", "InstanceNumber")]
+    series, instance = (int(text) if text.isdecimal() else None for text in texts)
+    return _code_string(values.text("ViewPosition")), series, instance
+
+
 def _read(path: Path, keywords: list[str] | None = None) -> "Values":
     """keywords: of the elements that are wanted; None for all."""
     try:

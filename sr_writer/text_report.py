@@ -63,7 +63,7 @@ def finding_lines(report: Report) -> list[str]:
     images = by_image(found)
     lines = volume_lines(report.findings)
     lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
-    lines += [f"Cannot assess{_which(read, images)}: {_reason(read)}" for read in not_judged(images)]
+    lines += [f"Cannot assess{_which(read, report, images)}: {_reason(read)}" for read in not_judged(images)]
     lines += slice_refusals(report.findings)
     lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read)))
     if report.findings.kind is ReportKind.PROVISIONAL:
@@ -120,7 +120,7 @@ def _partly(found: Sequence[Read]) -> str:
 def _short(read: Read, report: Report, found: Sequence[Read]) -> str:
     said = [f for f in sorted(spoken(read.result), key=ranked) if f.present or f.in_doubt]
     text = "; ".join(f"{name_of(f)} {plus_minus(f)}{_remarks(f, report)}" for f in said)
-    return f"{text}{_which(read, found)}" if text else ""
+    return f"{text}{_which(read, report, found)}" if text else ""
 
 
 def _remarks(finding: Finding, report: Report) -> str:
@@ -137,26 +137,43 @@ def _flag_lines(report: Report, found: Sequence[Read]) -> Iterator[str]:
 
 def _result_lines(read: Read, report: Report, found: Sequence[Read]) -> Iterator[str]:
     for f in sorted(spoken(read.result), key=ranked):
-        yield (
-            f"{name_of(f)}: {standing(f, read.result.priority)}{_which(read, found)}. Probability {plus_minus(f)} "
-            f"(operating point {f.operating_point * 100:.1f} %).{_boxed(f, report)}"
+        alone = f"{name_of(f)}{_number_of(read, found)}"
+        threshold = f"operating point {f.operating_point * 100:.1f} %"
+        yield from _fitted(
+            f"{name_of(f)}: {standing(f, read.result.priority)}{_which(read, report, found)}.",
+            (f"Probability {plus_minus(f)} ({threshold}).", f"{alone}: probability {plus_minus(f)}, {threshold}."),
+            *((f"{boxes}.", f"{alone}: {boxes}.") for boxes in _boxed(f, report)),
         )
     if not spoken(read.result):
         yield NO_FINDING
 
 
-def _boxed(finding: Finding, report: Report) -> str:
+def _fitted(line: str, *more: tuple[str, str]) -> Iterator[str]:
+    """Whole sentences in as few lines as fit. more: how each goes on in a line, and how it begins one of its own."""
+    for following, alone in more:
+        if len(line) + 1 + len(following) > LINE_LENGTH:
+            yield line
+            line = alone
+        else:
+            line = f"{line} {following}"
+    yield line
+
+
+def _boxed(finding: Finding, report: Report) -> list[str]:
     boxes = boxes_of(finding, report.shows_regions)
     return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and report.measurements else ""
 
 
-def _which(read: Read, found: Sequence[Read]) -> str:
-    """Which image, when there is more than one: by the order they are spoken of, tied to its SOP Instance UID."""
+def _number_of(read: Read, found: Sequence[Read]) -> str:
+    """Which image, when there is more than one: by the order they are spoken of."""
     images = list(dict.fromkeys(r.instance.sop_instance_uid for r in found))
-    if len(images) < 2:
-        return ""
-    uid = read.instance.sop_instance_uid
-    return f" (image {images.index(uid) + 1} of {len(images)}, {uid})"
+    return f", image {images.index(read.instance.sop_instance_uid) + 1} of {len(images)}" if len(images) > 1 else ""
+
+
+def _which(read: Read, report: Report, found: Sequence[Read]) -> str:
+    """The same in brackets, with what a reader calls it."""
+    number, name = _number_of(read, found)[2:], report.image_names.get(read.instance.sop_instance_uid)
+    return f" ({number}: {name})" if number and name else f" ({number})" if number else ""
 
 
 def _reason(read: Read) -> str:
