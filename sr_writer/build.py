@@ -12,10 +12,10 @@ from sr_writer import profiles
 from sr_writer.dress import Report
 from sr_writer.errors import NothingToSay, SourceUnreadable
 from sr_writer.identity import identity_of
+from sr_writer.image_names import image_names
 from sr_writer.key_objects import key_objects
 from sr_writer.measurement_report import measurement_report
 from sr_writer.parametric_map import parametric_maps
-from sr_writer.image_names import image_names
 from sr_writer.presentation_state import presentation_state
 from sr_writer.profiles import Plan, plain, plan_for, reports_alone, text_plan, withdrawal_plan
 from sr_writer.reading import by_image, marked_anything, reads
@@ -58,11 +58,11 @@ def build_objects(
         critical_flags=settings.decide.critical_flags_in_dicom,
         plan=plan,
         frames=frames_looked_at(seen, store),
+        image_names=image_names(dict.fromkeys(read.instance for read in by_image(reads(findings))), store),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
         return withdrawn_objects(report) if report.withdrawn else _objects(report, store)
-        image_names=image_names(dict.fromkeys(read.instance for read in by_image(reads(findings))), store),
 
 
 def plan_of(destination: Destination, findings: StudyFindings) -> Plan:
@@ -71,12 +71,12 @@ def plan_of(destination: Destination, findings: StudyFindings) -> Plan:
         measured = any(item.kind == profiles.MEASUREMENT_SR for item in findings.predecessors)
         return withdrawal_plan(destination, measured)
     plan = plan_for(destination, findings.priority, marked_anything(findings))
+    if findings.confirms and held(findings.predecessors, {destination.key}):
+        return reports_alone(plan)  # the pictures that it has still say all there is
     if not plan.kinds and held(findings.predecessors, {destination.key}):
         return text_plan(destination)  # what it was told before no longer stands: silence would leave it standing
     return plan
 
-    if findings.confirms and held(findings.predecessors, {destination.key}):
-        return reports_alone(plan)  # the pictures that it has still say all there is
 
 def held(predecessors: Sequence[SentReference], destinations: Collection[str] | None) -> tuple[SentReference, ...]:
     """Those of the earlier objects that one of `destinations` has or is about to get."""

@@ -161,7 +161,7 @@ def _fitted(line: str, *more: tuple[str, str]) -> Iterator[str]:
 
 def _boxed(finding: Finding, report: Report) -> list[str]:
     boxes = boxes_of(finding, report.shows_regions)
-    return f" {boxes[0].upper()}{boxes[1:]} in the measurement report." if boxes and report.measurements else ""
+    return [f"{boxes} in the measurement report"] if boxes and report.measurements else []
 
 
 def _number_of(read: Read, found: Sequence[Read]) -> str:
