@@ -69,16 +69,17 @@ def slices_marked(said: Said) -> Counted:
 
 
 def slices_refused(said: Said) -> Counted:
-    """Each reason why slices could not be assessed, of series that were."""
-    passed = [result for (_, result), remark in zip(said, remarks(said), strict=True) if remark]
-    return by_reason(passed, said)
+    """Each reason why slices could not be assessed."""
+    refused = Counter(result.reason for _, result in said if _refused(result))
+    total = sum(is_slice(result) for _, result in said)
+    return tuple((reason, count, total) for reason, count in sorted(refused.items()))
 
 
 def why_not_assessed(said: Said) -> str:
-    """Of an image, else of series: with how many of the slices. Empty where nothing stands against the study."""
+    """Of an image, else of slices, in the words for those. Empty where nothing stands against the study."""
     left = [result for (_, result), remark in zip(said, remarks(said), strict=True) if unjudged(result) and not remark]
     alone = next((result.reason for result in left if not is_slice(result)), "")
-    return alone or "; ".join(f"{count} of {total} slices: {reason}" for reason, count, total in by_reason(left, said))
+    return alone or (refused_words(slices_refused(said)) if left else "")
 
 
 def marked_words(marked: Counted) -> list[str]:
@@ -86,22 +87,19 @@ def marked_words(marked: Counted) -> list[str]:
     return [f"{label} marked in {count} of {total} slices, no alarm" for label, count, total in marked]
 
 
-def refused_words(refused: Counted, where: str = "") -> list[str]:
-    """For a person, without full stops: "2 of 56 slices could not be assessed: The image shows one grey only"."""
-    said = f"slices{where} could not be assessed"
-    return [f"{count} of {total} {said}: {reason.rstrip('. ')}" for reason, count, total in refused]
+def refused_words(refused: Counted, where: str = "") -> str:
+    """For a person, without a full stop: "2 of 56 slices could not be assessed: The image shows one grey only". Of
+    several reasons each has its number. Empty where none was refused."""
+    if not refused:
+        return ""
+    reasons = [(reason.rstrip(". "), f" ({count})" if len(refused) > 1 else "") for reason, count, _ in refused]
+    many = f"{sum(count for _, count, _ in refused)} of {refused[0][2]} slices{where}"
+    return f"{many} could not be assessed: {'; '.join(map(''.join, reasons))}"
 
 
 def as_objects(counted: Counted, name: str) -> list[dict[str, str | int]]:
     """For JSON; name: of what is counted, label or reason."""
     return [{name: said, "slices": count, "of": total} for said, count, total in counted]
-
-
-def by_reason(refused: Iterable[ImageResult], said: Said) -> Counted:
-    """Of `refused`, some slices of `said`."""
-    total = sum(is_slice(result) for _, result in said)
-    counted = Counter(result.reason for result in refused)
-    return tuple((reason, count, total) for reason, count in sorted(counted.items()))
 
 
 def _refused(result: ImageResult) -> bool:

@@ -55,7 +55,7 @@ class WorklistEntry:
     proofs: tuple[tuple[str, str], ...] = ()  # (destination, the least certain Proof of the newest report)
     alarm: bool = True  # the findings' image raises the priority; False: what it has is marked, and that is all
     slices_marked: Counted = ()  # of slice models: labels
-    slices_refused: Counted = ()  # reasons, where the rest of the series was assessed
+    slices_refused: Counted = ()  # reasons
 
 
 def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:

@@ -52,12 +52,13 @@ def finding_words(entry: WorklistEntry) -> str:
         parts.append("the report was withdrawn")
     if not parts and entry.priority is TriagePriority.LOW:
         parts.append(NO_FLAG)
-    parts += refused_words(entry.slices_refused)
+    refused = refused_words(entry.slices_refused)
+    parts += [refused] if refused else []
     if entry.hold:
         parts.insert(0, f"HELD: {entry.hold}")
     if entry.uid_conflicts:
         parts.append("other bytes came under the same UID: both are kept")
-    if entry.not_assessed_reason:
+    if entry.not_assessed_reason not in ("", refused):
         parts.append(f"not assessed: {entry.not_assessed_reason}")
     if not parts and entry.pending:
         parts.append("not looked at yet")

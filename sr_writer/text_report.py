@@ -64,7 +64,7 @@ def finding_lines(report: Report) -> list[str]:
     lines = volume_lines(report.findings)
     lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
     lines += [f"Cannot assess{_which(read, report, images)}: {_reason(read)}" for read in not_judged(images)]
-    lines += slice_refusals(report.findings)
+    lines += slice_refusals(report.findings, apart=True)
     lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read)))
     if report.findings.kind is ReportKind.PROVISIONAL:
         if any(of_slice_model(read) for read in found):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ledger.records import ReportKind, StudyFindings, VolumeFinding
-from ledger.slices import Said, by_reason, is_slice, refused_words, results_of, unjudged
+from ledger.slices import is_slice, refused_words, results_of, slices_refused
 from sr_writer.reading import in_order, speaks
 from sr_writer.words import name_of, plus_minus, reason_of, sayable
 
@@ -44,23 +44,20 @@ def short(volume: VolumeFinding) -> str:
     return f"{name_of(volume)}: {_part(volume)} marked, {_ml(volume)}"
 
 
-def slice_refusals(findings: StudyFindings) -> list[str]:
-    """Slices that could not be assessed, one line for each series and reason: a series of hundreds must not fill the
-    page. A provisional report says nothing of slices."""
+def slice_refusals(findings: StudyFindings, *, apart: bool = False) -> list[str]:
+    """Slices that could not be assessed, one line for each series: a series of hundreds must not fill the page. A
+    provisional report says nothing of slices. apart: a line for each reason, for viewers that cut long ones off."""
     if findings.kind is ReportKind.PROVISIONAL:
         return []
     said = [pair for pair in results_of(findings.looked_at) if is_slice(pair[1])]
     series = sorted({uid for uid, _ in said})
-    return [
-        line
-        for uid in series
-        for line in _refusals([pair for pair in said if pair[0] == uid], f" of series {uid}" if len(series) > 1 else "")
-    ]
-
-
-def _refusals(said: Said, where: str) -> list[str]:
-    counted = by_reason([result for _, result in said if unjudged(result)], said)
-    return refused_words(tuple((reason_of(reason), count, total) for reason, count, total in counted), where)
+    lines: list[str] = []
+    for uid in series:
+        where = f" of series {uid}" if len(series) > 1 else ""
+        counted = slices_refused([pair for pair in said if pair[0] == uid])
+        refused = tuple((reason_of(reason), count, total) for reason, count, total in counted)
+        lines += [refused_words((one,), where) for one in refused] if apart else [refused_words(refused, where)]
+    return [line for line in lines if line]
 
 
 def _joined(*sentences: str) -> str:

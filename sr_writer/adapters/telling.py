@@ -46,8 +46,9 @@ class Message:
         """What a slice model says, in a sentence; empty where none looked, and of what was withdrawn."""
         if self.status == WITHDRAWN:
             return ""
-        said = marked_words(self.notice.slices_marked) + refused_words(self.notice.slices_refused)
-        return "; ".join(filter(None, map(sayable, said)))
+        said = [*marked_words(self.notice.slices_marked), refused_words(self.notice.slices_refused)]
+        text = "; ".join(filter(None, map(sayable, said)))
+        return text[:1].upper() + text[1:]
 
     def text(self, keyword: str) -> str:
         """Of the source's header; empty where it does not say."""

@@ -190,7 +190,7 @@ def test_a_refused_end_slice_is_a_remark_wherever_the_volume_is_told(telling: No
     assert isinstance(hook, WebhookAdapter)
     said = encode(_told(telling, "ris"), ris).decode()
     assert "|NOT_RAISED^" in said
-    assert f"{marked}, no alarm; {refused} only. AI triage output" in said
+    assert f"T{marked[1:]}, no alarm; {refused} only. AI triage output" in said
     assert "could not assess this study" not in said
     posted = document(_told(telling, "hook"), hook)
     assert posted["priority"] == "NOT_RAISED"
@@ -205,8 +205,9 @@ def test_a_series_of_which_more_than_a_tenth_was_refused_is_not_assessed(telling
     telling.work()
     (entry,) = telling.ledger.worklist()
     assert (entry.priority, entry.report_priority) == ("NOT_ASSESSED", "NOT_ASSESSED")
-    assert "not assessed: 1 of 6 slices: The image shows one grey only." in finding_words(entry)
-    assert "tumour marked in 3 of 6 slices, no alarm" in finding_words(entry)
+    why = "1 of 6 slices could not be assessed: The image shows one grey only"
+    assert entry.not_assessed_reason == why
+    assert finding_words(entry) == f"tumour marked in 3 of 6 slices, no alarm; {why}"
     said = telling.made(str(series[0].StudyInstanceUID))[-2:]
     assert [
         dcmread(telling.ledger.store.path(one.path)).SeriesDescription for one in said if one.kind == "text_sr"

@@ -87,13 +87,18 @@ def test_slices_are_counted_of_all_that_were_meant_for_the_model() -> None:
     assert slices_marked(found) == (("tumour", 54, 56),)
     assert marked_words(slices_marked(found)) == ["tumour marked in 54 of 56 slices, no alarm"]
     assert slices_refused(found) == (("The image shows one grey only.", 2, 56),)
-    assert refused_words(slices_refused(found)) == [
-        "2 of 56 slices could not be assessed: The image shows one grey only"
-    ]
+    assert refused_words(slices_refused(found)) == "2 of 56 slices could not be assessed: The image shows one grey only"
     assert why_not_assessed(found) == ""
 
 
-def test_of_a_series_that_was_not_assessed_the_reason_is_no_remark() -> None:
+def test_of_a_series_that_was_not_assessed_the_words_are_the_reason() -> None:
     found = series_of(3, 2)
-    assert slices_refused(found) == ()
-    assert why_not_assessed(found) == "2 of 5 slices: The image shows one grey only."
+    assert why_not_assessed(found) == "2 of 5 slices could not be assessed: The image shows one grey only"
+
+
+def test_of_several_reasons_each_has_its_number() -> None:
+    odd = replace(slice_refused(), reason="It is odd.")
+    found = [*series_of(53, 2), *said(odd)]
+    words = "3 of 56 slices could not be assessed: It is odd (1); The image shows one grey only (2)"
+    assert refused_words(slices_refused(found)) == words
+    assert refused_words(()) == ""

@@ -298,6 +298,21 @@ def test_a_refused_slice_of_a_marked_volume_is_a_remark_and_never_the_headline(s
     _valid(made, tmp_path)
 
 
+def test_findings_have_a_line_for_each_reason_since_viewers_cut_long_ones_off(store: Store) -> None:
+    findings = _with_refused(measured_study(store, _series(20), [*squares(20, 22, 18), *[None] * 17]), store, 18, 19)
+    odd = replace(slice_refused(), reason="It is odd.")
+    last = InstanceResults(findings.looked_at[19].instance, (odd,))
+    findings = with_volumes(replace(findings, looked_at=(*findings.looked_at[:19], last)), store)
+    text = _one(_build(findings, store), "text_sr")
+    both = "2 of 20 slices could not be assessed: It is odd (1); The image shows one grey only (1)"
+    assert both in [str(item.TextValue) for item in _named(text, "121073")]
+    said = [str(item.TextValue) for item in _named(text, "121071")]
+    assert [line for line in said if "could not be assessed" in line] == [
+        "1 of 20 slices could not be assessed: It is odd",
+        "1 of 20 slices could not be assessed: The image shows one grey only",
+    ]
+
+
 def test_nothing_is_denied_of_slices_that_were_refused(store: Store) -> None:
     findings = _with_refused(measured_study(store, _series(10), [None] * 10), store, 9)
     (made,) = _build(findings, store)
