@@ -5,14 +5,23 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_Url = Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]  # no user, no query, no fragment
-_Hl7Name = Annotated[str, Field(max_length=180, pattern=r"^[\w. @:-]*$")]
+from config.wanted import NAME, text_like
+
+_Url = Annotated[
+    str,
+    text_like(
+        r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
+        "an address begins with http:// or https:// and has no user, no '?' and no '#': for example "
+        "'https://ris.example/ups'",
+    ),
+]
+_Hl7Name = Annotated[str, text_like(r"^[\w. @:-]*$", NAME, max_length=180)]
 
 
 class _Adapter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w. @:-]+$")]
+    name: Annotated[str, text_like(r"^[\w. @:-]+$", NAME, min_length=1, max_length=64)]
     on: Literal["high", "flagged", "all"] = "high"
     ca_file: Path = Path()  # of a private authority; "." : the system's certificates
 

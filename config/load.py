@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from config.settings import Settings
+from config.wanted import WANTED
 
 DEFAULT_FILE = Path(__file__).with_name("default.toml")
 
@@ -50,6 +52,11 @@ def _walk(model: BaseModel, given: dict[str, Any], source: str, prefix: str) -> 
             yield f"{prefix}{name}", value, source if name in given else "default"
 
 
+def _wanted(problem: ErrorDetails) -> str:
+    """What is wrong, in words: a pattern is nothing for a person to read."""
+    return WANTED.get(problem.get("ctx", {}).get("pattern", ""), problem["msg"])
+
+
 def _sentences(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
@@ -57,5 +64,5 @@ def _sentences(path: Path, error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{path}: {key}: there is no such setting")
         else:
-            lines.append(f"{path}: {key}: {problem['msg']} (given: {problem['input']!r})")
+            lines.append(f"{path}: {key}: {_wanted(problem)} (given: {problem['input']!r})")
     return "\n".join(lines)

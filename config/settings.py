@@ -12,13 +12,27 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from config.adapters import Adapter
+from config.wanted import NAME, text_like
 
 AeTitle = Annotated[
-    str, Field(min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f\x7f]*[^\\\x00-\x20\x7f][^\\\x00-\x1f\x7f]*$")
+    str,
+    text_like(
+        r"^[^\\\x00-\x1f\x7f]*[^\\\x00-\x20\x7f][^\\\x00-\x1f\x7f]*$",
+        "an AE title has no backslash and no control character, and is not blank: for example 'MAIN_PACS'",
+        min_length=1,
+        max_length=16,
+    ),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 asks the system for a free port
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Uid = Annotated[str, Field(max_length=64, pattern=r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$")]  # PS3.5 9.1
+Uid = Annotated[
+    str,
+    text_like(  # PS3.5 9.1
+        r"^(0|[1-9]\d*)(\.(0|[1-9]\d*))+$",
+        "a UID is numbers with points between them, none with a leading nought: for example '1.2.840.10008.1.1'",
+        max_length=64,
+    ),
+]
 PriorityName = Literal["HIGH", "MEDIUM", "LOW"]
 ProfileName = Literal["generic-pacs", "ohif", "orthanc-stone", "air", "triage-only"]
 Contents = Literal["all", "sr", "text", "none"]  # of what a destination gets for a study
@@ -140,7 +154,7 @@ class ReportSettings(_Frozen):
 
 
 class Destination(_Frozen):
-    name: Annotated[str, Field(max_length=64, pattern=r"^[\w. @:-]*$")] = ""
+    name: Annotated[str, text_like(r"^[\w. @:-]*$", NAME, max_length=64)] = ""
     ae_title: AeTitle
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]

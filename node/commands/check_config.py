@@ -35,7 +35,8 @@ def check_config(config: ConfigOption = None) -> None:
     """
     settings = settings_of(config)
     table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "from"):
+    table.add_column("setting", no_wrap=True)
+    for heading in ("value", "from"):
         table.add_column(heading, overflow="fold")
     for key, value, origin in origins(settings, config):
         style = "" if origin == "default" else "bold"

@@ -1,9 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from config import ConfigError, Settings, load_settings, origins
 from config.load import DEFAULT_FILE
+from config.wanted import WANTED
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -50,6 +52,41 @@ def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, text: str, said: str
     with pytest.raises(ConfigError, match=r"site\.toml") as caught:
         load_settings(written(tmp_path, text))
     assert said in str(caught.value)
+
+
+PACS = 'ae_title = "PACS"\nhost = "h"\nport = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[receive]\nae_title = "A\\\\B"\n', "for example 'MAIN_PACS' (given: 'A\\\\B')"),
+        ('[receive]\nprivate_sop_classes = ["1.02.3"]\n', "for example '1.2.840.10008.1.1' (given: '1.02.3')"),
+        (f'[[destinations]]\n{PACS}name = "a/b"\n', "for example 'main PACS' (given: 'a/b')"),
+        ('[[adapters]]\nkind = "hl7"\nname = ""\nhost = "h"\nport = 1\n', "at least 1 character"),
+        ('[[adapters]]\nkind = "ups"\nname = "u"\nurl = "ris/ups"\n', "for example 'https://ris.example/ups'"),
+    ],
+)
+def test_what_is_wanted_is_said_in_words_with_an_example(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(written(tmp_path, text))
+    assert said in str(raised.value)
+    assert "pattern" not in str(raised.value)
+    assert "^" not in str(raised.value)
+
+
+def test_every_pattern_of_the_settings_has_its_words() -> None:
+    def patterns(part: object) -> Iterator[str]:
+        if isinstance(part, dict):
+            yield from (value for key, value in part.items() if key == "pattern" and isinstance(value, str))
+            part = list(part.values())
+        if isinstance(part, list):
+            for inner in part:
+                yield from patterns(inner)
+
+    found = set(patterns(Settings.model_json_schema()))
+    assert len(found) >= 5
+    assert found <= set(WANTED)
 
 
 def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:

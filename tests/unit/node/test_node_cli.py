@@ -8,8 +8,10 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from config import load_settings, origins
 from ledger.records import Stage
 from node.cli import COMMANDS, app
+from node.console import out
 from node.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
@@ -79,6 +81,14 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
     assert "…@db/opentriage" in result.output
     line = next(line for line in result.output.splitlines() if line.startswith("study.complete_after_s"))
     assert line.split() == ["study.complete_after_s", "20.0", "default"]
+
+
+def test_check_config_breaks_no_key_in_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 80)
+    given = settings_file(tmp_path, "")
+    shown = runner.invoke(app, ["check-config", "-c", str(given)]).stdout
+    keys = {key for key, *_ in origins(load_settings(given), given)}
+    assert keys <= {line.split()[0] for line in shown.splitlines() if line.split()}
 
 
 OHIF = "[[destinations]]\nae_title = 'PACS'\nhost = 'pacs'\nport = 104\nprofile = 'ohif'\n"
