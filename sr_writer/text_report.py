@@ -1,7 +1,6 @@
 """SR #2: the report a person reads in any viewer. TID 2000 in Enhanced SR, flat leaf items (result_objects 7.2)."""
 
 from collections.abc import Iterator, Sequence
-from textwrap import wrap
 
 from ledger.records import Finding, ReportKind, ResultObject, ResultStatus, SentReference, TriagePriority
 from sr_writer import codes
@@ -182,7 +181,10 @@ def _reason(read: Read) -> str:
 
 
 def _model_lines(read: Read) -> Iterator[str]:
-    """Short ones: some viewers cut a line of findings off at the edge, and with it what it ends on."""
+    """Short ones: some viewers cut a line of findings off at the edge, and with it what it ends on.
+
+    Each is a finding of its own to a machine: where a sentence is long, whole is better than short.
+    """
     model = read.result.model
     if model is None:
         return
@@ -190,8 +192,8 @@ def _model_lines(read: Read) -> Iterator[str]:
     yield f"Model: {name}, {model.passes} passes. Research use only."
     if read.result.degraded:
         yield f"Model {model.name}: computed by {read.result.computed_by}, because what the node prefers failed."
-    if how := sayable(model.uncertainty):
-        yield from wrap(f"± of {model.name}: {how}", LINE_LENGTH)
+    for clause in filter(None, sayable(model.uncertainty).rstrip(".").split("; ")):
+        yield f"± of {model.name}: {clause}."
 
 
 def _images(count: int) -> str:

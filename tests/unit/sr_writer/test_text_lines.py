@@ -10,9 +10,14 @@ from ledger.records import Finding, Region, TriagePriority
 from ledger.store import Store
 from sr_writer.text_report import LINE_LENGTH
 from tests.support.dx import make_dx
-from tests.support.findings import analysed, finding, keep, new_store, not_assessed, study
+from tests.support.findings import MODEL, analysed, finding, flagged_study, keep, new_store, not_assessed, study
 from tests.unit.sr_writer.test_result_objects import build, read, values
 
+BLIND = replace(
+    MODEL,
+    uncertainty="sd over 50 masked heads on one pass of the features, after calibrating each; "
+    "blind to the backbone's own uncertainty",
+)
 BOXES = Settings(report=ReportSettings(localization="box"))
 
 
@@ -73,3 +78,11 @@ def test_every_line_of_a_finding_fits_and_is_whole(
         assert "robability" in mine
         assert "operating point" in mine
         assert "2 boxes in the measurement report" in mine
+
+
+def test_what_the_sd_is_is_told_in_whole_sentences_each_of_which_names_the_model(store: Store) -> None:
+    findings = values(read(build(flagged_study(store, model=BLIND), store), "text_sr"), "121071")
+    assert [line for line in findings if "masked heads" in line or "blind" in line] == [
+        "± of chest-pneumonia: sd over 50 masked heads on one pass of the features, after calibrating each.",
+        "± of chest-pneumonia: blind to the backbone's own uncertainty.",
+    ]
