@@ -4,13 +4,16 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from config.settings import Destination, ProfileName, Settings
+from ledger.reconcile import dataset_sha256
 from ledger.records import InstanceRef, ReportKind, ResultObject, SentReference, StudyFindings
 from ledger.store import Store
 from sr_writer import profiles
 from sr_writer.dress import Report
-from sr_writer.errors import NothingToSay, SourceUnreadable
+from sr_writer.errors import NothingToSay, NotProven, SourceUnreadable
+from sr_writer.guard import CHANGED
 from sr_writer.identity import identity_of
 from sr_writer.image_names import image_names
 from sr_writer.key_objects import key_objects
@@ -38,7 +41,8 @@ def build_objects(
 
     plan: a profile's name stands for a destination of this profile without wishes of its own. destinations: who gets
     them; they are told of the predecessors that they have, and None stands for somebody who has them all.
-    Raises SourceUnreadable when no source header can be read, NothingToSay when no result concerns a reader.
+    Raises SourceUnreadable when no source header can be read, NotProven when the source that a header was read from is
+    not what was received, NothingToSay when no result concerns a reader.
     """
     seen = _seen(findings)
     if not seen:
@@ -132,10 +136,14 @@ def _header(seen: list[InstanceRef], store: Store, study_instance_uid: str) -> t
     """The worst image's header, or the next one that can be read: all are of one patient."""
     failure: SourceUnreadable | None = None
     for instance in seen:
+        path = store.path(instance.path)
         try:
-            return read_header(store.path(instance.path), study_instance_uid), instance
+            header = read_header(path, study_instance_uid)
         except SourceUnreadable as error:
             failure = error
+            continue
+        _prove_unchanged(path, instance)
+        return header, instance
     raise failure or SourceUnreadable("the study has no stored source")
 
 
@@ -147,3 +155,9 @@ def frames_looked_at(images: Iterable[InstanceRef], store: Store) -> dict[str, i
             if frame := frame_looked_at(store.path(image.path), image.sop_class_uid):
                 found[image.sop_instance_uid] = frame
     return found
+
+
+def _prove_unchanged(path: Path, instance: InstanceRef) -> None:
+    """Asked before a report is made: one that names whoever the file names now could never leave. Raises NotProven."""
+    if dataset_sha256(path) != instance.sha256:
+        raise NotProven(CHANGED)

@@ -17,6 +17,7 @@ from node.process import exit_at_latest, stop_on_signals
 from node.wiring import open_ledger, owner
 from node.worker import Worker
 from sr_writer.build import build_objects, plan_of
+from sr_writer.errors import NotProven
 from sr_writer.profiles import Plan, plain
 from sr_writer.warm_up import warm_up
 
@@ -63,7 +64,13 @@ class Say:
             return
         if findings.kind is ReportKind.FINAL:  # half a series has no volume
             findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
-        built, sends = self._build(findings)
+        try:
+            built, sends = self._build(findings)
+        except NotProven as error:
+            structlog.get_logger().error(log_events.WRONG_PATIENT_STOPPED, job_id=job.job_id, reason=str(error))
+            keeper.release(job)
+            self._ledger.stop_report(job, str(error))
+            return
         objects = [(made, self._keep(made)) for made in built]
         keeper.release(job)
         self._ledger.finish_report(job, findings, objects, sends, self._listeners(findings))
