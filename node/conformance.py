@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
+from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from config import Settings
 from config.load import origins
@@ -28,8 +28,8 @@ from scp import contexts, part10, status
 from scp.disposition import is_image_class
 from scp.engine import Refusal
 from sr_writer import codes, commitment, reasons
-from sr_writer.dress import IMPLEMENTATION_CLASS_UID, SERIES_NUMBERS
-from sr_writer.identity import software_version
+from sr_writer.dress import SERIES_NUMBERS
+from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, software_version
 from sr_writer.probe_study import SOURCE, probe_objects
 from sr_writer.profiles import PROFILES, Profile
 from sr_writer.statuses import class_name, state_of
@@ -61,7 +61,7 @@ def _facts() -> dict[str, Any]:
         "implementation_uid": part10.IMPLEMENTATION_CLASS_UID,
         "implementation_name": part10.IMPLEMENTATION_VERSION_NAME,
         "writer_uid": IMPLEMENTATION_CLASS_UID,
-        "sender_uid": PYNETDICOM_IMPLEMENTATION_UID,
+        "writer_name": IMPLEMENTATION_VERSION_NAME,
         "explicit": UID(ExplicitVRLittleEndian).name,
         "storage_classes": len(contexts.storage_classes()),
         "result_classes": table(("SOP class", "UID"), ((class_name(uid), uid) for uid in _result_classes())),
@@ -115,7 +115,15 @@ def _transfer_syntaxes(settings: Settings) -> Iterator[Row]:
 
 def _received() -> Iterator[Row]:
     for uid in contexts.storage_classes():
-        yield class_name(uid), uid, "if a model is meant for it" if is_image_class(uid) else "no: stored only"
+        yield _storage_class_name(uid), uid, "if a model is meant for it" if is_image_class(uid) else "no: stored only"
+
+
+def _storage_class_name(uid: str) -> str:
+    """Of the newest classes pydicom has no name and pynetdicom a keyword, which is the name without its blanks."""
+    if (name := class_name(uid)) != uid:
+        return name
+    keyword = next(keyword for keyword, known in _STORAGE_CLASSES.items() if known == uid)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", keyword)
 
 
 _WHEN = {
@@ -225,6 +233,7 @@ def _codes(*modules: ModuleType, private: bool) -> Iterator[Row]:
     found = {(c.scheme_designator, c.value): c for module in modules for c in _concepts(vars(module).values())}
     if private:
         yield f"{codes.PROB_OF_LABEL}<label>", "<Finding> probability, of a box for a viewer that shows names alone"
+        yield f"{codes.PROB_OF_BOX}<label>", "<Finding> box probability, the same where a finding has several boxes"
     for (scheme, value), concept in sorted(found.items()):
         if private and scheme == codes.PRIVATE_SCHEME:
             yield value, concept.meaning

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
@@ -13,6 +13,7 @@ from pynetdicom.presentation import PresentationContext
 from config.settings import DeliverSettings, Destination
 from ledger.errors import PermanentError
 from sr_writer.errors import Unreachable
+from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from sr_writer.statuses import class_name, rejection
 
 _config.LOG_RESPONSE_IDENTIFIERS = False  # an answer to a query may name a patient
@@ -82,6 +83,8 @@ def associate(
     Raises Unreachable (later it may work) and NotOffered (rejected for good).
     """
     ae = AE(ae_title=destination.calling_ae_title)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = settings.connect_timeout_s
     ae.acse_timeout = settings.connect_timeout_s
     ae.dimse_timeout = settings.response_timeout_s

@@ -17,12 +17,10 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 from config.settings import ReportSettings
 from ledger.records import InstanceRef, ReportKind, ResultObject, StudyFindings, VolumeFinding
 from sr_writer import codes
-from sr_writer.identity import Identity, software_version, uid_from
+from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Identity, software_version
 from sr_writer.profiles import NOTHING, Plan
 from sr_writer.source import SourceHeader
 
-IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
-IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
 ANY_IMAGE = DigitalXRayImageStorageForPresentation  # highdicom stumbles over classes it does not know
 SERIES_NUMBERS = {
     "measurement_sr": 9901,

@@ -32,6 +32,11 @@ def uid_from(*parts: str) -> str:
     return f"2.25.{uuid.UUID(int=value).int}"
 
 
+# Who speaks, in files and on associations (PS3.7 D.3.3.2).
+IMPLEMENTATION_CLASS_UID = uid_from("implementation class", "opentriage")
+IMPLEMENTATION_VERSION_NAME = f"OPENTRIAGE {software_version()}"[:16]
+
+
 def device_uid(installation_uid: str) -> str:
     """The Device Observer UID: one per installation and software version."""
     return uid_from("device", installation_uid, software_version())

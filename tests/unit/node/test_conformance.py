@@ -1,5 +1,6 @@
 """The conformance statement says what the code does, and nobody forgets to write it anew."""
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
 from config import Settings
+from config.settings import Destination
 from node import conformance
 from node.cli import app
 from node.commands import conformance as command
 from scp.contexts import negotiation_table
 from scp.errors import ReceiveError
 from scp.status import STATUS_OF
+from sr_writer.association import asking
 from sr_writer.codes import PRIVATE_SCHEME
 from sr_writer.probe_study import probe_objects
 from sr_writer.profiles import PROFILES
@@ -36,6 +41,35 @@ def test_every_accepted_class_and_transfer_syntax_is_in_it(text: str) -> None:
     table = negotiation_table(Settings().receive)
     missing = {uid for uid in {*table, *(s for named in table.values() for s in named)} if f"| {uid} |" not in text}
     assert missing <= {"1.2.840.10008.1.1"}  # Verification: in words
+
+
+def test_every_accepted_class_has_a_name(text: str) -> None:
+    received = text.partition("#### 4.2.1")[2].partition("#### 4.2.2")[0]
+    assert not re.search(r"\| ([\d.]+) \| \1 \|", received)
+    assert "| Label Map Segmentation Storage | 1.2.840.10008.5.1.4.1.1.66.7 |" in received
+
+
+def test_a_peer_hears_from_the_sender_who_it_is_as_the_document_says(text: str, tmp_path: Path) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def requested(event: Any) -> None:
+        said = event.assoc.requestor
+        heard.append((str(said.implementation_class_uid), str(said.implementation_version_name)))
+
+    ae = AE("PACS")
+    ae.add_supported_context(Verification)
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_REQUESTED, requested)])
+    try:
+        to = Destination(ae_title="PACS", host="127.0.0.1", port=server.server_address[1])
+        with asking(to, Settings().deliver, Verification):
+            pass
+    finally:
+        server.shutdown()
+        server.server_close()
+    [(uid, name)] = heard
+    assert f"Implementation class UID {uid}, implementation version name `{name}`: as in the files" in text
+    meta = dcmread(BytesIO(probe_objects(tmp_path)[0].content)).file_meta
+    assert (meta.ImplementationClassUID, meta.ImplementationVersionName) == (uid, name)
 
 
 def test_every_class_that_a_profile_sends_is_in_it(text: str) -> None:
