@@ -150,7 +150,6 @@ class Viewer:
         """Whether OHIF tells its reader that it failed."""
         return "went wrong" in self.page.inner_text("body")
 
-    def keep(self, path: Path, colours: int = 128) -> None:
-        """The whole page as a small PNG."""
-        shown = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
-        shown.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    def keep(self, path: Path) -> None:
+        """The whole page, in all its colours: a heat map in few of them shows bands that are not there."""
+        Image.open(BytesIO(self.page.screenshot())).convert("RGB").save(path, optimize=True)
