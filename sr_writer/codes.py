@@ -32,6 +32,7 @@ PRESENCES = (PRESENT, UNDETERMINED, ABSENT)  # what is on any image goes before 
 
 PROBABILITY = _dcm("122157", "Probability")
 PROB_OF_LABEL = "PROB_"  # and the label, at most 16 characters (SH): for viewers that show names alone
+PROB_OF_BOX = "PROB_BOX_"  # the same of one box of several, whose numbers are their own
 PROBABILITY_SD = _private("PROB_SD", "Probability SD (MC dropout)")
 VOLUME = _sct("118565006", "Volume")
 MILLILITRE = CodedConcept("ml", "UCUM", "ml")

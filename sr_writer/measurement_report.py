@@ -46,7 +46,17 @@ from sr_writer.reasons import reason_items
 from sr_writer.regions import finish_region, outline, rectangle, region
 from sr_writer.volume_groups import finish_volume_groups, volume_groups
 from sr_writer.volume_words import series_lines, short
-from sr_writer.words import DISCLAIMER, FLAGGED, in_percent, name_of, percent, plus_minus, spoken, standing
+from sr_writer.words import (
+    DISCLAIMER,
+    FLAGGED,
+    beside_box,
+    in_percent,
+    name_of,
+    number_of,
+    plus_minus,
+    spoken,
+    standing,
+)
 
 KIND = MEASUREMENT_SR
 Mapped = Literal["critical", "HIGH", "MEDIUM"]  # what a site may give an ACR category
@@ -78,8 +88,8 @@ class Statement:
 
     @property
     def comment(self) -> str:
-        said = f"{percent(self.region.probability)} %" if self.region else plus_minus(self.finding)
-        return f"AI (research): {name_of(self.finding)} {said}"
+        said = f"{name_of(self.finding)} {plus_minus(self.finding)}"
+        return f"AI (research): {beside_box(self.finding, self.region) if self.region else said}"
 
     def tracking_uid(self, installation_uid: str) -> str:
         """Stable over revisions: a box is named by its place in the order of probability."""
@@ -171,14 +181,19 @@ def _probability(said: Statement, report: Report) -> CodedConcept:
     """Where a viewer writes nothing beside a box but the names of its numbers, the name says of what."""
     if not report.plan.boxes_only:
         return codes.PROBABILITY
-    code = f"{codes.PROB_OF_LABEL}{said.finding.label.upper()}"[:16]  # VR SH
-    return CodedConcept(code, codes.PRIVATE_SCHEME, f"{name_of(said.finding)} probability")
+    name, label = name_of(said.finding), said.finding.label.upper()
+    several = len(said.finding.regions) > 1
+    code = f"{codes.PROB_OF_BOX if several else codes.PROB_OF_LABEL}{label}"[:16]  # VR SH
+    return CodedConcept(code, codes.PRIVATE_SCHEME, f"{name}{' box' if several else ''} probability")
 
 
 def _numbers(said: Statement, name: CodedConcept) -> list[Measurement]:
-    """The probability, and how far the passes lie apart: those were counted for the finding, not for each box."""
+    """The probability, and how far the passes lie apart: those were counted for the finding, not for each box.
+
+    Beside a box it is one number alone: viewers write the name of each there.
+    """
     if said.region:
-        return [Measurement(name=name, value=in_percent(said.region.probability), unit=codes.PERCENT)]
+        return [Measurement(name=name, value=in_percent(number_of(said.finding, said.region)), unit=codes.PERCENT)]
     probability, sd = said.finding.probability, said.finding.probability_sd
     return [
         Measurement(name=name, value=in_percent(probability), unit=codes.PERCENT),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from ledger.records import Finding, ResultObject
+from ledger.records import Finding, Region, ResultObject
 from ledger.store import Store
 from sr_writer.body_part import put_body_part
 from sr_writer.dress import Report, dress, finished, image_reference, own_names, stand_in
@@ -19,7 +19,7 @@ from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
 from sr_writer.regions import Box, rectangle
 from sr_writer.sr_document import sr_document
-from sr_writer.words import name_of, percent, plus_minus, spoken
+from sr_writer.words import beside_box, name_of, plus_minus, spoken
 
 KIND = "presentation_state"
 LAYER = "AI_RESEARCH"
@@ -93,15 +93,15 @@ def _marks(worst: Read, found: Sequence[Read], report: Report, pipeline: GreyPip
     same = [read for read in found if read.instance == worst.instance]
     order = sorted((f for read in same for f in spoken(read.result)), key=ranked)
     named = [finding for finding in order if finding.present or finding.in_doubt] or order[:1]
-    boxes = [(region.box, _label(f, region.probability)) for f in named for region in f.regions if report.shows_regions]
+    boxes = [(region.box, _label(f, region)) for f in named for region in f.regions if report.shows_regions]
     if boxes:
         return boxes
     said = "; ".join(f"{name_of(finding)} {plus_minus(finding)}" for finding in named)
     return [((0.0, 0.0, float(pipeline.rows), float(pipeline.columns)), f"AI (research): {said}")]
 
 
-def _label(finding: Finding, probability: float) -> str:
-    return f"AI (research): {name_of(finding)} {percent(probability)} %"
+def _label(finding: Finding, region: Region) -> str:
+    return f"AI (research): {beside_box(finding, region)}"
 
 
 def _annotation(worst: Read, report: Report, pipeline: GreyPipeline, marks: Sequence[tuple[Box, str]]) -> Dataset:

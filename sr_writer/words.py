@@ -6,7 +6,7 @@ Never: the word that calls an image healthy, and the lowest priority's name (DES
 import re
 from collections.abc import Iterable
 
-from ledger.records import Finding, ImageResult, TriagePriority, VolumeFinding
+from ledger.records import Finding, ImageResult, Region, TriagePriority, VolumeFinding
 
 DISCLAIMER = (
     "AI triage output. For research use only - not for diagnostic use. Not reviewed by a physician. "
@@ -74,6 +74,18 @@ def plus_minus(said: Finding | VolumeFinding) -> str:
     """ "93.1 % ± 3.0 %": the mean and the sd of the calibrated passes."""
     sd = said.probability_sd
     return f"{percent(said.probability)} % ± {'<0.1' if sd < 0.0005 else f'{sd * 100:.1f}'} %"
+
+
+def number_of(finding: Finding, region: Region) -> float:
+    """The probability beside a box: the finding's where the box is its only one, so that all say one number."""
+    return finding.probability if len(finding.regions) == 1 else region.probability
+
+
+def beside_box(finding: Finding, region: Region) -> str:
+    """ "Fracture 52.4 % ± 9.4 %"; of one box of several which number it is: "Fracture, this box 51.6 %"."""
+    if len(finding.regions) == 1:
+        return f"{name_of(finding)} {plus_minus(finding)}"
+    return f"{name_of(finding)}, this box {percent(region.probability)} %"
 
 
 def boxes_of(finding: Finding, shown: bool = True) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from config.settings import ReportSettings, Settings
+from config.settings import ProfileName, ReportSettings, Settings
 from ledger.records import Code, Finding, Region, SentReference, StudyFindings, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects
@@ -43,13 +43,19 @@ def hand(store: Store, said: Finding | None = None, priority: TriagePriority = L
     return study((keep(source, store), [result]))
 
 
-def build(findings: StudyFindings, store: Store, settings: Settings | None = None) -> dict[str, Dataset]:
-    made = preferred(build_objects(findings, store, settings or BOX, "2.25.7", "generic-pacs"))
+def build(
+    findings: StudyFindings, store: Store, settings: Settings | None = None, profile: ProfileName = "generic-pacs"
+) -> dict[str, Dataset]:
+    made = preferred(build_objects(findings, store, settings or BOX, "2.25.7", profile))
     return {item.kind: dcmread(BytesIO(item.content)) for item in made}
 
 
 def groups(ds: Dataset) -> list[Dataset]:
     return [item for item in items(ds) if item.ConceptNameCodeSequence[0].CodeValue == "125007"]
+
+
+def numbers(ds: Dataset) -> list[Dataset]:
+    return [item for group in groups(ds) for item in group.ContentSequence if item.ValueType == "NUM"]
 
 
 def region_of(group: Dataset) -> list[float]:
@@ -86,15 +92,37 @@ def test_a_box_says_its_own_probability_under_a_name_of_its_own(store: Store) ->
     assert sources == [findings.looked_at[0].instance.sop_instance_uid] * 2
 
 
+@pytest.mark.parametrize("profile", ["generic-pacs", "ohif"])
+def test_the_only_box_of_a_finding_has_the_findings_number_everywhere(store: Store, profile: ProfileName) -> None:
+    made = build(hand(store, fracture(FIRST), priority=HIGH), store, profile=profile)
+    ds = made["measurement_sr"]
+    assert [str(item.MeasuredValueSequence[0].NumericValue) for item in numbers(ds)] == ["70.0"]
+    assert "AI (research): Fracture 70.0 % ± 3.0 %" in values(ds, "121106")
+    assert not [text for ds in made.values() for text in all_text(ds) if "71.0" in text]
+
+
+def test_each_of_several_boxes_says_that_the_number_is_its_own(store: Store) -> None:
+    made = build(hand(store), store)["measurement_sr"]
+    assert [text for text in values(made, "121106") if "this box" in text] == [
+        "AI (research): Fracture, this box 71.0 %",
+        "AI (research): Fracture, this box 52.0 %",
+    ]
+    ohif = build(hand(store), store, profile="ohif")["measurement_sr"]
+    names = [str(item.ConceptNameCodeSequence[0].CodeMeaning) for item in numbers(ohif)]
+    assert names == ["Fracture box probability"] * 2
+
+
 def test_what_was_marked_without_raising_the_priority_is_measured_and_told_plainly(store: Store) -> None:
     made = build(hand(store), store)
     assert list(made) == ["measurement_sr", "text_sr"]
     (headline, named, *_) = values(made["text_sr"], "121073")
     assert headline.startswith("AI marked fracture, by a model that may not raise a priority")
     assert named == "Fracture 70.0 % ± 3.0 % (2 boxes)"
-    (line, *_) = values(made["text_sr"], "121071")
-    assert line.startswith("Fracture: MARKED, priority not raised. Probability 70.0 %")
-    assert line.endswith("2 boxes in the measurement report.")
+    assert values(made["text_sr"], "121071")[:2] == [
+        "Fracture: MARKED, priority not raised.",
+        "Fracture: probability 70.0 % ± 3.0 %, operating point 50.0 %.",
+    ]
+    assert "Fracture: 2 boxes in the measurement report." in values(made["text_sr"], "121071")
     assert values(made["measurement_sr"], "121073") == ["Priority not raised. Fracture 70.0 % ± 3.0 %."]
     assert values(made["measurement_sr"], "125605004") == ["52101004"]
     texts = [text for ds in made.values() for text in all_text(ds)]

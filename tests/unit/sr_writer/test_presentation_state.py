@@ -45,7 +45,8 @@ def test_a_box_lies_where_the_detector_drew_it(store: Store) -> None:
     (frame,) = annotation.GraphicObjectSequence
     assert list(frame.GraphicData) == [40.0, 30.25, 120.5, 30.25, 120.5, 90.0, 40.0, 90.0, 40.0, 30.25]
     assert (frame.GraphicType, frame.GraphicAnnotationUnits, frame.GraphicFilled) == ("POLYLINE", "PIXEL", "N")
-    assert annotation.TextObjectSequence[0].UnformattedTextValue == "AI (research): Fracture 71.0 %"
+    said = annotation.TextObjectSequence[0].UnformattedTextValue
+    assert said == "AI (research): Fracture 90.0 % ± 3.0 %"  # the finding's number: the box is its only one
     assert annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID == source.sop_instance_uid
     assert annotation.GraphicLayer == ds.GraphicLayerSequence[0].GraphicLayer
     series = ds.ReferencedSeriesSequence[0]
