@@ -19,7 +19,7 @@ from sr_writer.grey_pipeline import GreyPipeline, read_pipeline
 from sr_writer.reading import Read, analysed, by_image, ranked, reads
 from sr_writer.regions import Box, rectangle
 from sr_writer.sr_document import sr_document
-from sr_writer.words import beside_box, name_of, plus_minus, spoken
+from sr_writer.words import beside_box, spoken
 
 KIND = "presentation_state"
 LAYER = "AI_RESEARCH"
@@ -28,12 +28,13 @@ _TEXT_HEIGHT, _LETTER = 0.03, 0.6  # of the image's height; of the letter's heig
 
 
 def presentation_state(report: Report, store: Store) -> ResultObject | None:
-    """Boxes of the worst image with their labels, or its outline with the label of what was found.
+    """Boxes of the worst image with their labels.
 
-    None where the image is in colour or says too little of itself: there is no grey pipeline to carry over.
+    None where there are none to show, or the image is in colour or says too little of itself: there is no grey
+    pipeline to carry over.
     """
     found = analysed(by_image(reads(report.findings)))
-    if not found:
+    if not found or not (marks := _marks(found, report)):
         return None
     worst = found[0]
     try:
@@ -53,7 +54,7 @@ def presentation_state(report: Report, store: Store) -> ResultObject | None:
     _relationship(ds, worst, report)
     _area(ds, worst, report, pipeline)
     pipeline.put_into(ds)
-    ds.GraphicAnnotationSequence = [_annotation(worst, report, pipeline, _marks(worst, found, report, pipeline))]
+    ds.GraphicAnnotationSequence = [_annotation(worst, report, pipeline, marks)]
     ds.GraphicLayerSequence = [_layer()]
     return finished(ds, KIND)
 
@@ -88,16 +89,15 @@ def _area(ds: Dataset, worst: Read, report: Report, pipeline: GreyPipeline) -> N
     ds.DisplayedAreaSelectionSequence = [item]
 
 
-def _marks(worst: Read, found: Sequence[Read], report: Report, pipeline: GreyPipeline) -> list[tuple[Box, str]]:
-    """Boxes with their labels where places may be shown, else the outline of the image with all that is said of it."""
-    same = [read for read in found if read.instance == worst.instance]
+def _marks(found: Sequence[Read], report: Report) -> list[tuple[Box, str]]:
+    """Boxes of the worst image with their labels. None where no place may be shown: a frame around the whole image
+    marks nothing."""
+    if not report.shows_regions:
+        return []
+    same = [read for read in found if read.instance == found[0].instance]
     order = sorted((f for read in same for f in spoken(read.result)), key=ranked)
     named = [finding for finding in order if finding.present or finding.in_doubt] or order[:1]
-    boxes = [(region.box, _label(f, region)) for f in named for region in f.regions if report.shows_regions]
-    if boxes:
-        return boxes
-    said = "; ".join(f"{name_of(finding)} {plus_minus(finding)}" for finding in named)
-    return [((0.0, 0.0, float(pipeline.rows), float(pipeline.columns)), f"AI (research): {said}")]
+    return [(region.box, _label(f, region)) for f in named for region in f.regions]
 
 
 def _label(finding: Finding, region: Region) -> str:

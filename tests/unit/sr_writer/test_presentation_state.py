@@ -56,13 +56,9 @@ def test_a_box_lies_where_the_detector_drew_it(store: Store) -> None:
 
 
 def test_a_heat_map_is_no_box_and_by_default_no_box_is_shown(store: Store) -> None:
-    """The outline of the whole image then carries the label."""
+    """Then there is no presentation state: a frame around the whole image would mark nothing."""
     for findings, settings in ((marked(store), Settings()), (study((keep(make_dx(), store), [analysed()])), BOX)):
-        (annotation,) = made(findings, store, settings).GraphicAnnotationSequence
-        (frame,) = annotation.GraphicObjectSequence
-        assert max(frame.GraphicData) == 256.0
-        assert min(frame.GraphicData) == 0.0
-        assert annotation.TextObjectSequence[0].UnformattedTextValue.startswith("AI (research): ")
+        assert presentation_state(report_of(findings, store, settings), store) is None
 
 
 def test_the_label_stays_on_the_image(store: Store) -> None:
