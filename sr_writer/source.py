@@ -7,12 +7,10 @@ files our objects by it. Nothing here is ever logged.
 
 import re
 import struct
-import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from math import isfinite
 from pathlib import Path
 
 from pydicom import dcmread
@@ -24,6 +22,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.valuerep import format_number_as_ds
 
+from sr_writer.clean import code_string, date, is_broken, numbers_in, offset_of, one_of, printable, time, visible
 from sr_writer.errors import SourceUnreadable
 
 UNREADABLE = (  # what pydicom raises over bytes that are not what they are said to be, of a value or of a whole file
@@ -60,6 +59,7 @@ _ONE_FRAME = frozenset(  # classes whose images have one, whatever a header says
         uids.VLSlideCoordinatesMicroscopicImageStorage,
     }
 )
+_IDS = ("PatientID", "IssuerOfPatientID")
 _DESCRIBING = frozenset({"StudyDescription", "InstitutionName", "RequestedProcedureDescription"})
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")  # PS3.3 C.7.1.1
 _REQUEST = ("RequestedProcedureID", "RequestedProcedureDescription")
@@ -116,10 +116,10 @@ def _slice(values: "Values") -> SliceHeader:
         frame_of_reference_uid=values.text("FrameOfReferenceUID"),
         rows=values.whole("Rows"),
         columns=values.whole("Columns"),
-        orientation=_numbers(values.text("ImageOrientationPatient")),
-        position=_numbers(values.text("ImagePositionPatient")),
-        pixel_spacing=_numbers(values.text("PixelSpacing")),
-        thickness=next((abs(length) for length in _numbers(values.text("SliceThickness")) if length), None),
+        orientation=numbers_in(values.text("ImageOrientationPatient")),
+        position=numbers_in(values.text("ImagePositionPatient")),
+        pixel_spacing=numbers_in(values.text("PixelSpacing")),
+        thickness=next((abs(length) for length in numbers_in(values.text("SliceThickness")) if length), None),
     )
 
 
@@ -177,7 +177,7 @@ def read_view(path: Path) -> tuple[str, int | None, int | None]:
         values = _read(path, ["SpecificCharacterSet", "ViewPosition", "SeriesNumber", "InstanceNumber"])
         texts = [values.text(keyword) for keyword in ("SeriesNumber", "InstanceNumber")]
     series, instance = (int(text) if text.isdecimal() else None for text in texts)
-    return _code_string(values.text("ViewPosition")), series, instance
+    return code_string(values.text("ViewPosition")), series, instance
 
 
 def _read(path: Path, keywords: list[str] | None = None) -> "Values":
@@ -192,13 +192,13 @@ def _header(values: "Values", study_instance_uid: str) -> SourceHeader:
     return SourceHeader(
         patient_and_study=_patient_and_study(values, study_instance_uid),
         request=_request(values, study_instance_uid),
-        utc_offset=_offset(values.text("TimezoneOffsetFromUTC")),
-        body_part=_code_string(values.text("BodyPartExamined")),
-        laterality=_one_of(values.text("Laterality") or values.text("ImageLaterality"), "LR"),
+        utc_offset=offset_of(values.text("TimezoneOffsetFromUTC")),
+        body_part=code_string(values.text("BodyPartExamined")),
+        laterality=one_of(values.text("Laterality") or values.text("ImageLaterality"), "LR"),
         patient_orientation=tuple(
             p for p in values.text("PatientOrientation").split("\\") if re.fullmatch("[ARLPHF]{1,3}", p)
         ),
-        imager_pixel_spacing=_numbers(values.text("ImagerPixelSpacing")),
+        imager_pixel_spacing=numbers_in(values.text("ImagerPixelSpacing")),
         rows=values.whole("Rows"),
         columns=values.whole("Columns"),
         lossy=_lossy(values),
@@ -213,13 +213,13 @@ def _patient_and_study(values: "Values", study_instance_uid: str) -> Dataset:
     for keyword in _TYPE_3:
         if text := _fitting(values, keyword):
             setattr(ds, keyword, text)
-    ds.PatientBirthDate = _date(values.text("PatientBirthDate"))
-    ds.PatientSex = _one_of(values.text("PatientSex"), "MFO")
+    ds.PatientBirthDate = date(values.text("PatientBirthDate"))
+    ds.PatientSex = one_of(values.text("PatientSex"), "MFO")
     if re.fullmatch(r"\d{3}[DWMY]", age := values.text("PatientAge")):
         ds.PatientAge = age
     ds.StudyInstanceUID = study_instance_uid
-    ds.StudyDate, ds.StudyTime = _date(values.text("StudyDate")), _time(values.text("StudyTime"))
-    if _offset(offset := values.text("TimezoneOffsetFromUTC")) is not None:
+    ds.StudyDate, ds.StudyTime = date(values.text("StudyDate")), time(values.text("StudyTime"))
+    if offset_of(offset := values.text("TimezoneOffsetFromUTC")) is not None:
         ds.TimezoneOffsetFromUTC = offset
     for keyword in ("IssuerOfAccessionNumberSequence",):
         if items := [
@@ -250,8 +250,15 @@ def _request(values: "Values", study_instance_uid: str) -> Dataset | None:
 
 
 def _fitting(values: "Values", keyword: str) -> str:
-    """A number cut short would be another number: then it is better not said. The patient's identity is never cut."""
+    """A number cut short, or without its control characters, would be another number: then it is better not said.
+
+    The patient's identity is never cut; an id shows its control characters (`visible`).
+    """
+    if keyword in _IDS:
+        return values.text(keyword, visible)
     text = values.text(keyword)
+    if keyword in _LONGEST and keyword not in _DESCRIBING and is_broken(values.text(keyword, str)):
+        return ""
     longest = _LONGEST.get(keyword, len(text))
     if len(text) <= longest:
         return text
@@ -264,7 +271,7 @@ def _lossy(values: "Values") -> dict[str, str | list[str]]:
     found: dict[str, str | list[str]] = {"LossyImageCompression": "01"}
     if ratios := values.numbers("LossyImageCompressionRatio"):
         found["LossyImageCompressionRatio"] = [format_number_as_ds(ratio) for ratio in ratios]
-    methods = [_code_string(method) for method in values.text("LossyImageCompressionMethod").split("\\")]
+    methods = [code_string(method) for method in values.text("LossyImageCompressionMethod").split("\\")]
     if all(methods):
         found["LossyImageCompressionMethod"] = methods
     return found
@@ -285,15 +292,15 @@ class Values:
         self._ds = ds
         self._declared = encodings if encodings is not None else self._encodings()
 
-    def text(self, keyword: str) -> str:
-        """Stripped text, values joined by a backslash; empty when absent or unreadable."""
+    def text(self, keyword: str, clean: Callable[[str], str] = printable) -> str:
+        """Each value cleaned, joined by a backslash; empty when absent or unreadable."""
         try:
             element = self._element(keyword)
             value = None if element is None else element.value
             if value is None:
                 return ""
             parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
-            return "\\".join(_printable(str(part)) for part in parts)
+            return "\\".join(clean(str(part)) for part in parts)
         except UNREADABLE:
             return ""
 
@@ -303,7 +310,7 @@ class Values:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Empty when any of them is no number, or endless."""
-        return _numbers(self.text(keyword))
+        return numbers_in(self.text(keyword))
 
     def items(self, keyword: str) -> list["Values"]:
         try:
@@ -340,58 +347,3 @@ class Values:
         except UnicodeDecodeError:
             return ["latin_1"]
         return ["utf-8"]
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if unicodedata.category(c) != "Cc").strip()
-
-
-def _code_string(text: str) -> str:
-    text = text.upper()
-    return text if re.fullmatch(r"[A-Z0-9 _]{1,16}", text) else ""
-
-
-def _one_of(text: str, letters: str) -> str:
-    return text if len(text) == 1 and text in letters else ""
-
-
-def _date(text: str) -> str:
-    """A DA (PS3.5 6.2) or empty; the old form with dots is read too."""
-    return _valid(text.replace(".", "") if re.fullmatch(r"\d{4}\.\d\d\.\d\d", text) else text, r"\d{8}", "%Y%m%d")
-
-
-def _time(text: str) -> str:
-    """A TM (PS3.5 6.2) or empty; the old form with colons is read too."""
-    text = text.replace(":", "")
-    whole, _, fraction = text.partition(".")
-    formats = {2: "%H", 4: "%H%M", 6: "%H%M%S"}
-    if len(whole) not in formats or (fraction and not re.fullmatch(r"\d{1,6}", fraction)):
-        return ""
-    return text if _valid(whole, r"\d+", formats[len(whole)]) else ""
-
-
-def _valid(text: str, shape: str, form: str) -> str:
-    if not re.fullmatch(shape, text):
-        return ""
-    try:
-        datetime.strptime(text, form)
-    except ValueError:
-        return ""
-    return text
-
-
-def _offset(text: str) -> timedelta | None:
-    match = re.fullmatch(r"([+-])(\d\d)(\d\d)", text)
-    if match is None:
-        return None
-    value = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return (-value if match[1] == "-" else value) if value <= timedelta(hours=14) else None
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Empty when any of them is no number, or endless."""
-    try:
-        found = tuple(float(part) for part in text.split("\\") if part)
-    except ValueError:
-        return ()
-    return found if all(map(isfinite, found)) else ()

@@ -99,7 +99,7 @@ SOURCES: dict[str, tuple[Callable[[], tuple[Dataset, bytes]], dict[str, str]]] =
             AccessionNumber="ACCESSION-NUMBER-0001",
             StudyDescription="Chest " * 20,
         ),
-        {"PatientID": "1234", "PatientBirthDate": "", "PatientSex": ""},
+        {"PatientID": "12␉34", "PatientBirthDate": "", "PatientSex": ""},
     ),
     "sex U": (plain(PatientSex="U"), {"PatientSex": ""}),
     "Japanese, ISO 2022 IR 87": (
