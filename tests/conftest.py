@@ -1,6 +1,7 @@
 """Fixtures for every test; what needs more lives beside its tests."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pynetdicom.transport import AssociationSocket
 
 from tests.support import realdata
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and a console keeps for ever what it found when it was made
 APART = {"train": "make test-train", "viewers": "make test-viewers"}  # pyproject.toml: norecursedirs
 
 
