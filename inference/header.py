@@ -22,6 +22,7 @@ from inference.body_parts import (
 from inference.elements import MalformedElement, has, integer, items, strings, text, unsigned
 
 DESCRIPTIONS = ("ProtocolName", "SeriesDescription", "StudyDescription")
+OWN_ELEMENTS = ("BodyPartExamined", "AnatomicRegionSequence")  # sources of a body part that are no free text
 SERIES_TEXTS = {"ProtocolName": ("LO",), "SeriesDescription": ("LO",), "AcquisitionContrast": ("CS",)}
 DAYS_PER_YEAR = 365.2425
 MAX_AGE_YEARS = 130.0

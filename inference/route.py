@@ -1,13 +1,14 @@
 """Which packages are meant for an image: by modality, by a known body part, by a known view, by a series' name.
 
 What a header does not say keeps nobody away: the gate looks at the pixels then. The name of a series is the exception
-(docs/adr/0009): a model of one MR contrast reads only what is called by it.
+(docs/adr/0009): a model of one MR contrast reads only what is called by it. So is the modality, but for the radiograph
+that an old gateway or a digitiser packs as a Secondary Capture of modality OT, or of none.
 """
 
 from dataclasses import dataclass
 
 from inference.body_parts import any_word
-from inference.header import HeaderFacts
+from inference.header import OWN_ELEMENTS, HeaderFacts
 from inference.manifest import Reads
 from inference.package import Package
 
@@ -27,6 +28,10 @@ class Routing:
     otherwise: NotMeantFor  # of the package that came nearest, when there is none
 
 
+_RADIOGRAPHS = frozenset({"CR", "DX"})
+_SECONDARY_CAPTURES = frozenset(f"1.2.840.10008.5.1.4.1.1.7{end}" for end in ("", ".2", ".3"))  # of one bit, colour: no
+
+
 def route(facts: HeaderFacts, packages: tuple[Package, ...]) -> Routing:
     """Which of the packages are meant for this image."""
     answers = [(package, _question(facts, package.manifest.reads)) for package in packages]
@@ -42,7 +47,7 @@ def meant_for(facts: HeaderFacts, reads: Reads) -> bool:
 
 
 def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
-    if facts.modality not in reads.modalities:
+    if facts.modality not in reads.modalities and not _packed_radiograph(facts, reads):
         return NotMeantFor("modality_not_read", f"No model reads the modality {facts.modality or '(none)'}.")
     if facts.secondary:  # an overlay or a printout beside the image itself: no second opinion, and no alarm, on those
         return NotMeantFor("secondary_image", "The image is a secondary one, made from others.", 1)
@@ -53,6 +58,20 @@ def _question(facts: HeaderFacts, reads: Reads) -> NotMeantFor | None:
     if not facts.unverified and not _called(facts.series_texts, reads):  # a bare picture is what its giver says
         return NotMeantFor("series_not_read", "No model reads a series that is called what this one is called.", 4)
     return None
+
+
+def _packed_radiograph(facts: HeaderFacts, reads: Reads) -> bool:
+    """A grey Secondary Capture of OT or no modality, whose own elements name the body part that a model of radiographs
+    reads. What the study is called does not count: a page of a chest CT lies in a study of that name too. Whether it is
+    such a radiograph is for the gate to say, and if it is not, that it cannot be assessed."""
+    return (
+        facts.modality in (None, "OT")
+        and not _RADIOGRAPHS.isdisjoint(reads.modalities)
+        and facts.sop_class_uid in _SECONDARY_CAPTURES
+        and facts.photometric.startswith("MONOCHROME")
+        and facts.body_part in reads.body_parts
+        and facts.body_part_source in OWN_ELEMENTS
+    )
 
 
 def _called(texts: tuple[str, ...], reads: Reads) -> bool:

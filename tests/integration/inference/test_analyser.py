@@ -25,6 +25,7 @@ from tests.support.packages import GRID, label, tiny_model
 
 BRIGHT = np.full((256, 256), 3500, np.uint16)
 BRIGHT[:8] = 0
+SC = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
 DARK = np.full((256, 256), 200, np.uint16)
 DARK[:8] = 0
 
@@ -87,6 +88,9 @@ def test_monochrome1_is_read_as_inverted_monochrome2(make_analyser: MakeAnalyser
         ({"RescaleSlope": "0"}, ResultStatus.NOT_ASSESSED, "rescale_invalid"),
         ({"WindowWidth": "0"}, ResultStatus.NOT_ASSESSED, "window_invalid"),
         ({"ImageType": ["DERIVED", "PRIMARY"]}, ResultStatus.ANALYSED, ""),
+        ({"SOPClassUID": SC, "Modality": "OT"}, ResultStatus.ANALYSED, ""),
+        ({"SOPClassUID": SC, "Modality": None}, ResultStatus.ANALYSED, ""),
+        ({"SOPClassUID": SC, "Modality": "OT", "PatientAge": "044Y"}, ResultStatus.NOT_ASSESSED, "age_outside"),
         ({"ViewPosition": None, "ViewCodeSequence": None, "BodyPartExamined": None, "AnatomicRegionSequence": None,
           "PresentationIntentType": None}, ResultStatus.ANALYSED, ""),
     ],

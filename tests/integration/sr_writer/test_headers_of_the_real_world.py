@@ -127,7 +127,7 @@ SOURCES: dict[str, tuple[Callable[[], tuple[Dataset, bytes]], dict[str, str]]] =
     "no PatientOrientation": (plain(PatientOrientation=None), {}),
     "CR without both": (plain(SOPClassUID=ComputedRadiographyImageStorage, Modality="CR", **NO_PLACE), {}),
     "SC-class X-ray": (
-        plain(SOPClassUID=SecondaryCaptureImageStorage, Modality="OT", BodyPartExamined=None, **NO_PLACE),
+        plain(SOPClassUID=SecondaryCaptureImageStorage, Modality="OT", **NO_PLACE),
         {},
     ),
     "multi-frame DX": (plain(NumberOfFrames=3), {}),

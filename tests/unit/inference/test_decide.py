@@ -212,6 +212,41 @@ def test_what_the_header_does_not_say_keeps_nobody_away(tmp_path: Path, change: 
     assert len(route(replace(CHEST, **change), (package(tmp_path),)).packages) == 1
 
 
+PACKED = replace(
+    CHEST,
+    modality="OT",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+    photometric="MONOCHROME2",
+    body_part_source="BodyPartExamined",
+)
+
+
+@pytest.mark.parametrize("change", [{}, {"modality": None}, {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.7.3"}])
+def test_a_radiograph_packed_as_a_secondary_capture_is_looked_at(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert len(route(replace(PACKED, **change), (package(tmp_path),)).packages) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modality": "CT"},
+        {"body_part": "HAND"},
+        {"body_part": None, "body_part_source": ""},
+        {"body_part_source": "StudyDescription"},  # of a page that lies in the study of a chest CT
+        {"photometric": "RGB"},
+        {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2"},
+        {"image_type": ("DERIVED", "SECONDARY")},
+        {"view": "LATERAL"},
+    ],
+)
+def test_other_secondary_captures_are_nobodys(tmp_path: Path, change: dict[str, Any]) -> None:
+    assert route(replace(PACKED, **change), (package(tmp_path),)).packages == ()
+
+
+def test_a_model_of_slices_reads_no_secondary_capture(tmp_path: Path) -> None:
+    assert route(PACKED, (package(tmp_path, reads={"modalities": ["MR"]}),)).packages == ()
+
+
 def test_every_package_that_is_meant_for_it_looks_and_no_other(tmp_path: Path) -> None:
     write_package(tmp_path, name="hands", reads={"body_parts": ["HAND"]})
     write_package(tmp_path, name="adults", reads={"ages_years": None})
