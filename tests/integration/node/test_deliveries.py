@@ -52,7 +52,7 @@ def report(
     ledger.finish_analysis(job, [judged(priority, 0.9 if priority is HIGH else 0.1)])
     while True:
         [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 5)
-        own = job.study_instance_uid == study_uid  # else the final report of an earlier HIGH study, which would leave too
+        own = job.study_instance_uid == study_uid  # else the final report of an earlier study: not what is asked for
         findings = ledger.study_findings(job) if own else None
         made = [stored_object(ledger.store)] if findings else []
         ledger.finish_report(job, findings, made, all_to(made, destinations), notify if made else ())
