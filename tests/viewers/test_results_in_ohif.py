@@ -14,13 +14,14 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 REPORT, MEASUREMENTS, PICTURE, SEGMENTATION = "report (", "measurements (", "picture", "segmentation ("
+LONG = 32  # of a description: past the number of a final report that follows a provisional one
 CELL = 512 / 7  # the detector answers in cells of the letterboxed picture
 Keep = Callable[[str], None]
 
 
 def shows_report(reader: Viewer, description: str) -> bool:
     """A text report is a page of text; a measurement report is drawn over the image that it speaks of."""
-    if MEASUREMENTS in description:
+    if "measurements" in description:
         return bool(reader.boxes()) and "robability: " in reader.text() and reader.pixels().std() > 1
     return "Impression: AI" in reader.text()
 
@@ -167,7 +168,7 @@ def test_no_report_opens_a_blank_viewport(hospital: Clinic, reader: Viewer, name
         pytest.skip("no real images: set OPENTRIAGE_DATA")
     series = open_study(reader, hospital.viewer, hospital.studies[name])
     for description, modality in series.items():
-        reader.show(description[:24])
+        reader.show(description[:LONG])
         assert not reader.is_blank(), description
         assert SEEN[modality](reader, description), description
         assert not reader.went_wrong(), description
@@ -175,12 +176,13 @@ def test_no_report_opens_a_blank_viewport(hospital: Clinic, reader: Viewer, name
 
 
 def test_what_the_default_profile_sends_keeps_no_study_from_opening(hospital: Clinic, reader: Viewer) -> None:
-    """OHIF shows neither key objects nor presentation states: it warns of them and shows the rest."""
+    """OHIF shows no key objects: it warns of them and shows the rest. Without a box there is no presentation state."""
     series = open_study(reader, hospital.archive, hospital.flagged)
-    assert {"KO", "PR"} <= set(series.values())
+    assert "KO" in series.values()
+    assert "PR" not in series.values()
     for description, modality in series.items():
         if modality in SEEN:
-            reader.show(description[:24])
+            reader.show(description[:LONG])
             assert SEEN[modality](reader, description), description
     assert reader.failures == []
 
