@@ -321,7 +321,7 @@ class StudyFindings:
     follows: EarlierReport | None = None  # the last one before it
     cause: str = ""  # why it is made after another, or withdraws it: a sentence for a reader
     revision: int = 0  # how many reports of the study were made before: part of who its objects are
-    confirms: bool = False  # a final one that says what the provisional one before it said, of no fewer images
+    confirms: bool = False  # a final one that says what its provisional one said, and of no other image that is flagged
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def looked_at(connection: Connection, study_uid: str, *, routed_only: bool) -> l
 def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
     """What this report job may say; None when no model was meant for the study or nothing new is to be said.
 
-    A final report that repeats a provisional one is news: it says that nothing changed.
+    A final report that repeats a provisional one is news: it says that nothing changed, or shows what else is flagged.
     """
     study_uid = job.study_instance_uid
     kind = job.report_kind or ReportKind.FINAL
@@ -64,11 +64,10 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
     priority = study_priority(results_of(looked))
     if priority is None:
         return None
-    confirms = False
-    if last is not None and _is_said(connection, last, looked, statement_now(connection, study_uid, looked, kind)):
-        confirms = last.kind == ReportKind.PROVISIONAL and kind is ReportKind.FINAL
-        if not confirms:
-            return None
+    said = last is not None and _is_said(connection, last, looked, statement_now(connection, study_uid, looked, kind))
+    repeats = last is not None and last.kind == ReportKind.PROVISIONAL and kind is ReportKind.FINAL
+    if said and not repeats:
+        return None
     if kind is ReportKind.PROVISIONAL and (priority is not TriagePriority.HIGH or high_is_said(last)):
         return None
     return StudyFindings(
@@ -81,7 +80,7 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
         follows=_earlier(last) if last is not None else None,
         cause=job.cause,
         revision=_reports_made(connection, study_uid),
-        confirms=confirms,
+        confirms=said and last is not None and not _flagged_since(connection, last, looked),
     )
 
 
@@ -123,12 +122,24 @@ def _is_said(connection: Connection, last: Row[Any], looked: Sequence[InstanceRe
     return rests_on_what_stands(connection, last.id, last.study_uid)
 
 
+def _flagged_since(connection: Connection, last: Row[Any], looked: Sequence[InstanceResults]) -> bool:
+    """Whether an image is flagged that the last report does not rest on: it has no picture yet, nor a key image."""
+    seen = _sources_of(connection, last)
+    late = [result for item in looked if item.instance.instance_id not in seen for result in item.results]
+    return any(result.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM) for result in late)
+
+
+def _sources_of(connection: Connection, last: Row[Any]) -> set[int]:
+    """The instances that a report rests on."""
+    sources = select(report_sources.c.instance_id).where(report_sources.c.report_id == last.id)
+    return set(connection.execute(sources).scalars())
+
+
 def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> StudyFindings | None:
     """A report that takes back the last one; None where there is none, or it was taken back before."""
     if last is None or last.kind == ReportKind.WITHDRAWN:
         return None
-    sources = select(report_sources.c.instance_id).where(report_sources.c.report_id == last.id)
-    ids = set(connection.execute(sources).scalars())
+    ids = _sources_of(connection, last)
     every = looked_at(connection, job.study_instance_uid, routed_only=False)
     return StudyFindings(
         study_instance_uid=job.study_instance_uid,

@@ -211,7 +211,7 @@ def test_a_high_image_is_reported_at_once_and_only_once(ledger: Ledger) -> None:
 def test_a_final_report_follows_a_provisional_one_and_says_whether_it_is_news(ledger: Ledger) -> None:
     analyse(ledger, judged(HIGH), study_uid="1.1")
     assert report(ledger, PACS) is not None
-    analyse(ledger, judged(HIGH, 0.95), study_uid="1.1")
+    analyse(ledger, judged(LOW, 0.1), study_uid="1.1")
     same = report(ledger, PACS)
     assert same is not None
     assert (same.kind, same.confirms) == (ReportKind.FINAL, True)

@@ -47,6 +47,16 @@ def test_a_final_report_that_says_more_than_its_provisional_one_confirms_nothing
     assert (final.confirms, len(final.predecessors)) == (False, 1)
 
 
+def test_a_final_report_with_another_flagged_image_shows_it(story: Story) -> None:
+    story.image(judged(HIGH))
+    assert story.report() is not None
+    story.image(judged(HIGH))
+    final = story.final()
+    assert final is not None
+    assert (final.kind, final.confirms, len(final.looked_at)) == (ReportKind.FINAL, False, 2)
+    assert len(final.predecessors) == 1
+
+
 def test_what_was_confirmed_is_not_confirmed_again(story: Story) -> None:
     story.reported(judged(HIGH))
     assert story.ledger.look_again(STUDY, "To be sure.") == 1
