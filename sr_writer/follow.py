@@ -26,11 +26,18 @@ def follow_lines(report: Report) -> list[str]:
 
 
 def series_name(report: Report, what: str) -> str:
-    """Series Description; of a report that follows another with its number, since both stand in one list."""
+    """Series Description; of a report that follows another with its number, since both stand in one list. The number
+    comes first: lists cut off what is long."""
     if report.withdrawn:
         return series_description(None, what)
-    number = f" {report.findings.revision + 1}" if report.findings.predecessors else ""
-    return series_description(report.findings.priority, what + number)
+    number = f"{_ordinal(report.findings.revision + 1)} " if report.findings.predecessors else ""
+    return series_description(report.findings.priority, number + what)
+
+
+def _ordinal(number: int) -> str:
+    """2nd, 3rd, 11th."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
 def _said(before: EarlierReport) -> str:

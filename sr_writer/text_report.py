@@ -64,7 +64,8 @@ def finding_lines(report: Report) -> list[str]:
     lines += [line for read in analysed(images) for line in _result_lines(read, report, images)]
     lines += [f"Cannot assess{_which(read, report, images)}: {_reason(read)}" for read in not_judged(images)]
     lines += slice_refusals(report.findings, apart=True)
-    lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read)))
+    models = {read.result.model.digest for read in analysed(found) if read.result.model is not None}
+    lines += list(dict.fromkeys(line for read in analysed(found) for line in _model_lines(read, len(models) == 1)))
     if report.findings.kind is ReportKind.PROVISIONAL:
         if any(of_slice_model(read) for read in found):
             lines.append("Series that are read slice by slice are reported when the study is complete.")
@@ -180,7 +181,7 @@ def _reason(read: Read) -> str:
     return said if read.result.status is ResultStatus.NOT_ASSESSED else f"analysis failed: {said}"
 
 
-def _model_lines(read: Read) -> Iterator[str]:
+def _model_lines(read: Read, is_alone: bool) -> Iterator[str]:
     """Short ones: some viewers cut a line of findings off at the edge, and with it what it ends on.
 
     Each is a finding of its own to a machine: where a sentence is long, whole is better than short.
@@ -193,7 +194,7 @@ def _model_lines(read: Read) -> Iterator[str]:
     if read.result.degraded:
         yield f"Model {model.name}: computed by {read.result.computed_by}, because what the node prefers failed."
     for clause in filter(None, sayable(model.uncertainty).rstrip(".").split("; ")):
-        yield f"± of {model.name}: {clause}."
+        yield f"±{'' if is_alone else f' of {model.name}'}: {clause}."
 
 
 def _images(count: int) -> str:

@@ -97,8 +97,14 @@ def test_who_has_no_earlier_report_hears_of_none(store: Store) -> None:
 def test_a_series_list_tells_it_from_the_earlier_one(store: Store) -> None:
     made = built(following(store), store)
     assert {kind: ds.SeriesDescription for kind, ds in made.items()} == {
-        "measurement_sr": "AI TRIAGE HIGH: measurements 2 (research)",
-        "text_sr": "AI TRIAGE HIGH: report 2 (research)",
-        "secondary_capture": "AI TRIAGE HIGH: picture 2 (research)",
-        "key_objects": "AI TRIAGE HIGH: key images 2 (research)",
+        "measurement_sr": "AI TRIAGE HIGH: 2nd measurements (research)",
+        "text_sr": "AI TRIAGE HIGH: 2nd report (research)",
+        "secondary_capture": "AI TRIAGE HIGH: 2nd picture (research)",
+        "key_objects": "AI TRIAGE HIGH: 2nd key images (research)",
     }
+
+
+@pytest.mark.parametrize(("revision", "number"), [(2, "3rd"), (3, "4th"), (10, "11th"), (12, "13th"), (20, "21st")])
+def test_it_is_numbered_as_people_count(store: Store, revision: int, number: str) -> None:
+    made = built(replace(following(store), revision=revision), store)
+    assert made["text_sr"].SeriesDescription == f"AI TRIAGE HIGH: {number} report (research)"

@@ -80,9 +80,21 @@ def test_every_line_of_a_finding_fits_and_is_whole(
         assert "2 boxes in the measurement report" in mine
 
 
-def test_what_the_sd_is_is_told_in_whole_sentences_each_of_which_names_the_model(store: Store) -> None:
+def test_what_the_sd_is_is_told_in_whole_sentences_that_fit(store: Store) -> None:
     findings = values(read(build(flagged_study(store, model=BLIND), store), "text_sr"), "121071")
-    assert [line for line in findings if "masked heads" in line or "blind" in line] == [
-        "± of chest-pneumonia: sd over 50 masked heads on one pass of the features, after calibrating each.",
-        "± of chest-pneumonia: blind to the backbone's own uncertainty.",
+    said = [line for line in findings if "masked heads" in line or "blind" in line]
+    assert said == [
+        "±: sd over 50 masked heads on one pass of the features, after calibrating each.",
+        "±: blind to the backbone's own uncertainty.",
     ]
+    assert all(len(line) <= LINE_LENGTH for line in said)
+
+
+def test_of_several_models_each_sd_names_its_own(store: Store) -> None:
+    source = make_dx()
+    other = replace(BLIND, name="another", digest="cd" * 32, uncertainty="sd over 9 passes")
+    kept = keep(source, store)
+    findings = study((kept, [analysed(model=BLIND), analysed(model=other)]))
+    told = values(read(build(findings, store), "text_sr"), "121071")
+    assert "± of chest-pneumonia: blind to the backbone's own uncertainty." in told
+    assert "± of another: sd over 9 passes." in told
