@@ -86,10 +86,10 @@ def study_findings(connection: Connection, job: Job) -> StudyFindings | None:
 
 def _moment_of(connection: Connection, job: Job, last: Row[Any] | None) -> datetime:
     """The content time of a report, the same however often it is built: when the newest that it says, or why it is
-    made, was known; never before the report that it follows."""
+    made, was known; after the report that it follows, which a list sorted by time shows below it."""
     newest = select(func.max(results.c.created_at)).where(results.c.study_uid == job.study_instance_uid)
     moments = [moment(connection.execute(newest).scalar_one()), job.queued_at]
-    return max([*moments, *([_earlier(last).reported_at] if last is not None else [])])
+    return max([*moments, *([moment(last.created_at)] if last is not None else [])])
 
 
 def _earlier(last: Row[Any]) -> EarlierReport:

@@ -13,7 +13,7 @@ from tests.support.viewer import Box, Viewer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-REPORT, MEASUREMENTS, PICTURE, SEGMENTATION = "report (", "measurements (", "picture", "segmentation ("
+REPORT, MEASUREMENTS, PICTURE, SEGMENTATION = ": report (", "measurements (", "picture", "segmentation ("
 LONG = 32  # of a description: past the number of a final report that follows a provisional one
 CELL = 512 / 7  # the detector answers in cells of the letterboxed picture
 Keep = Callable[[str], None]

@@ -31,6 +31,7 @@ def test_a_final_report_that_repeats_its_provisional_one_confirms_it_once(story:
     assert final is not None
     assert (final.kind, final.confirms, len(final.looked_at)) == (ReportKind.FINAL, True, 2)
     assert final.follows == EarlierReport(ReportKind.PROVISIONAL, HIGH, provisional.reported_at)
+    assert final.reported_at > provisional.reported_at
     assert len(final.predecessors) == 1
     story.image(judged(LOW, 0.1))  # what was confirmed is final: a late image is news of its own
     late = story.final()
