@@ -1,7 +1,7 @@
 """What a finished analysis or report leaves behind: results, objects, deliveries and the next job, in one go."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection, exists, select, update
 from sqlalchemy.exc import IntegrityError
@@ -106,7 +106,8 @@ def _publish(
         sends = {destination: uids for destination, uids in sends.items() if destination in reached}
         heard = adapters_reached(connection, job.study_instance_uid)
         notify = [adapter for adapter in notify if adapter in heard]
-        _take_back(connection, findings)
+        told = [item.instance.instance_id for item in findings.looked_at]
+        take_back(connection, job.study_instance_uid, told)
     try:
         report_id = _insert_report(connection, findings, made)
     except IntegrityError:
@@ -125,14 +126,13 @@ def _publish(
     note(connection, job.study_instance_uid, "report_made", text, None, job.job_id)
 
 
-def _take_back(connection: Connection, findings: StudyFindings) -> None:
-    """What was not sent yet stays, and what was said of these images is not said again until they are looked at anew.
+def take_back(connection: Connection, study_uid: str, instance_ids: Collection[int]) -> None:
+    """What was said of these instances is withdrawn, and what has not left yet of the study's reports stays.
 
-    Otherwise the next late image would bring back what a person recalled.
+    Otherwise the next late image, or a job that a person releases, would bring back what a person recalled.
     """
-    overtake(connection, findings.study_instance_uid, WITHDRAWN, everything=True)
-    ids = [item.instance.instance_id for item in findings.looked_at]
-    connection.execute(update(results).where(results.c.instance_id.in_(ids)).values(withdrawn=True))
+    overtake(connection, study_uid, WITHDRAWN, everything=True)
+    connection.execute(update(results).where(results.c.instance_id.in_(instance_ids)).values(withdrawn=True))
 
 
 def _restate(connection: Connection, job: Job) -> None:

@@ -35,7 +35,7 @@ def reconcile_store(connection: Connection, store: Store) -> Reconciliation:
     rows = connection.execute(select(instances).order_by(instances.c.id.desc())).all()
     for position, row in enumerate(rows):
         path = store.path(row.path)
-        if not _is_whole(path, row.size_bytes, row.sha256 if position < NEWEST_HASHED else None):
+        if not is_whole(path, row.sha256 if position < NEWEST_HASHED else None, row.size_bytes):
             found.lost.append(row.sop_instance_uid)
     return found
 
@@ -53,9 +53,10 @@ def dataset_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_whole(path: Path, size_bytes: int, sha256: str | None) -> bool:
+def is_whole(path: Path, sha256: str | None, size_bytes: int | None = None) -> bool:
+    """Whether a stored file is there with this data set, or size. One that cannot be read is not."""
     try:
-        if path.stat().st_size != size_bytes:
+        if size_bytes is not None and path.stat().st_size != size_bytes:
             return False
         return sha256 is None or dataset_sha256(path) == sha256
     except OSError:

@@ -124,12 +124,12 @@ def _is_said(connection: Connection, last: Row[Any], looked: Sequence[InstanceRe
 
 def _flagged_since(connection: Connection, last: Row[Any], looked: Sequence[InstanceResults]) -> bool:
     """Whether an image is flagged that the last report does not rest on: it has no picture yet, nor a key image."""
-    seen = _sources_of(connection, last)
+    seen = sources_of(connection, last)
     late = [result for item in looked if item.instance.instance_id not in seen for result in item.results]
     return any(result.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM) for result in late)
 
 
-def _sources_of(connection: Connection, last: Row[Any]) -> set[int]:
+def sources_of(connection: Connection, last: Row[Any]) -> set[int]:
     """The instances that a report rests on."""
     sources = select(report_sources.c.instance_id).where(report_sources.c.report_id == last.id)
     return set(connection.execute(sources).scalars())
@@ -139,7 +139,7 @@ def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> Stud
     """A report that takes back the last one; None where there is none, or it was taken back before."""
     if last is None or last.kind == ReportKind.WITHDRAWN:
         return None
-    ids = _sources_of(connection, last)
+    ids = sources_of(connection, last)
     every = looked_at(connection, job.study_instance_uid, routed_only=False)
     return StudyFindings(
         study_instance_uid=job.study_instance_uid,

@@ -20,6 +20,7 @@ from config.settings import Settings
 from ledger.errors import LedgerUnavailable
 from ledger.intake import AdmissionOutcome
 from ledger.ledger import Ledger
+from ledger.reconcile import is_whole
 from ledger.records import Disposition, ReceivedInstance
 from ledger.store import PartFile
 from scp import metrics, part10
@@ -158,10 +159,11 @@ class AdmissionSink:
         digest = self._sha256.hexdigest()
         known = admitter.ledger.find_instance(self._request.sop_instance_uid, digest)
         admitter.check_volume()
-        if known is not None and admitter.store.path(known.path).exists():
+        if known is not None and is_whole(admitter.store.path(known.path), digest):
             self.abort()
             return AdmissionOutcome.RESENT
-        # a known instance whose file was lost gets it back under its name
+        if known is not None:  # its file was lost or damaged: it gets it back under its name
+            log.warning("stored_file_restored", sop_instance_uid=self._request.sop_instance_uid)
         path = known.path if known is not None else admitter.store.name("instances", digest, ".dcm")
         self._part = None
         part.finish(path)

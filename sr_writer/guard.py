@@ -42,7 +42,8 @@ UNREADABLE = (  # what pydicom raises over a file that is not one of ours any mo
 _NAME, _ID = PATIENT.index("PatientName"), PATIENT.index("PatientID")
 _LOOK = "Look at the study's events and at the stored files; once the cause is gone, release the job."
 _ANEW = "It cannot become right: `opentriage recall` the study, then `opentriage look-again`, and it is made anew."
-CHANGED = f"A source image of this report is not what was received: its bytes changed. {_LOOK}"
+_AGAIN = "Send the image to this node again, which puts the stored file right, then release the job."
+CHANGED = f"A source image of this report is not what was received: its bytes changed. {_AGAIN}"
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -129,7 +130,7 @@ class Guard:
         try:
             found: stat_result = self._store.path(ref.path).stat()
         except FileNotFoundError:
-            raise NotProven(f"A source image of this report is gone, so nobody can show whose it is. {_LOOK}") from None
+            raise NotProven(f"A source image of this report is gone, so nobody can show whose it is. {_AGAIN}") from None
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -140,7 +141,7 @@ class Guard:
             sha256 = dataset_sha256(path)
             found = read_identity(path)
         except SourceUnreadable:
-            raise NotProven(f"A source image of this report is no DICOM file any more. {_LOOK}") from None
+            raise NotProven(f"A source image of this report is no DICOM file any more. {_AGAIN}") from None
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
         if sha256 != ref.sha256:

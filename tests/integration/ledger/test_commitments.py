@@ -11,6 +11,7 @@ from ledger.records import (
     Proof,
     ProofOutcome,
     ReportKind,
+    ResultObject,
     Stage,
     StoredObject,
     TriagePriority,
@@ -172,7 +173,9 @@ def test_a_withdrawal_ends_the_search_for_what_was_lost(ledger: Ledger) -> None:
         ledger.record_proof(lost, ProofOutcome(item.object_id, Proof.MISSING, "It says so."))
     ledger.give_up_proof(lost, "PACS lost it.")
     ledger.recall("The model was withdrawn.", "1.2.3")
-    while ledger.parked():
+    assert ledger.parked() == []
+    made: list[tuple[ResultObject, str]] = []
+    while not made:
         [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)
         findings = ledger.study_findings(job)
         made = [stored_object(ledger.store)] if findings and findings.kind is ReportKind.WITHDRAWN else []

@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.records import DeliveryState, EarlierReport, ReportKind, Stage, TriagePriority
-from tests.support.ledger_story import HIGH, HOUR_S, LOW, OTHER, PACS, STUDY, Story
+from tests.support.ledger_story import HIGH, HOUR_S, LOW, OTHER, PACS, SOON_S, STUDY, Story
 from tests.support.records import judged, received
 
 GRAVE = ("113001", "113037", "113038")
@@ -192,6 +192,36 @@ def test_a_withdrawal_does_not_go_where_nothing_was_ever_sent(story: Story, stat
     story.final(PACS, OTHER)
     withdrawn = [item.destination for item in story.ledger.study_objects(STUDY) if item.report_kind == "withdrawn"]
     assert withdrawn == [PACS]
+
+
+def test_what_was_recalled_does_not_leave_before_its_withdrawal_either(story: Story) -> None:
+    story.image(judged(LOW, 0.1))
+    story.final(PACS, OTHER)
+    story.deliver(PACS)
+    parked = story.next(Stage.DELIVER, OTHER)
+    story.ledger.park_delivery(parked, "A person must look.")
+    story.ledger.recall("Wrong.", study_uid=STUDY)
+    assert not story.ledger.release(parked.job_id)  # whoever lets it run again before the withdrawal is made
+    assert not story.claimable(Stage.DELIVER)
+    withdrawn = story.final(PACS, OTHER)
+    assert withdrawn is not None
+    assert withdrawn.kind is ReportKind.WITHDRAWN
+    assert {one.destination for one in story.ledger.study_objects(STUDY) if one.report_kind == "withdrawn"} == {PACS}
+
+
+def test_a_report_that_was_parked_when_its_study_was_recalled_is_not_made(story: Story) -> None:
+    story.image(judged(HIGH), quiet_s=SOON_S)
+    story.report()
+    story.deliver()
+    parked = story.next(Stage.REPORT)
+    story.ledger.park(parked, "A person must look.")
+    story.ledger.recall("Wrong.", study_uid=STUDY)
+    assert story.ledger.release(parked.job_id)
+    jobs = {job.report_kind: job for job in story.claim(Stage.REPORT)}
+    assert story.report(job=jobs[ReportKind.FINAL]) is None  # also where it is made first
+    withdrawn = story.report(job=jobs[ReportKind.WITHDRAWN])
+    assert withdrawn is not None
+    assert withdrawn.kind is ReportKind.WITHDRAWN
 
 
 def test_what_was_recalled_is_not_said_again_by_a_final_report_that_waited(story: Story) -> None:

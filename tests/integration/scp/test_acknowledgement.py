@@ -86,6 +86,19 @@ def test_a_resend_restores_a_file_that_was_lost(node: Receiving) -> None:
     assert len(node.files()) == 1
 
 
+def test_a_resend_puts_a_damaged_file_right(node: Receiving) -> None:
+    data = big()
+    send(node, data)
+    [file] = node.files()
+    whole = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a bit fell over
+    with capture_logs() as logs:
+        assert send(node, data).status == 0
+    assert [entry["sop_instance_uid"] for entry in logs if entry["event"] == "stored_file_restored"] == [UID]
+    assert [path.read_bytes() for path in node.files()] == [whole]
+
+
 def test_other_bytes_under_the_same_uid_are_kept_beside_the_first(node: Receiving) -> None:
     first, second = big(), big(Manufacturer="Corrected")
     with capture_logs() as logs:
