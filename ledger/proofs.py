@@ -17,11 +17,14 @@ from ledger.records import (
     Job,
     Proof,
     ProofOutcome,
+    ReportKind,
+    SentReference,
     Stage,
     StoredObject,
     TriagePriority,
 )
 from ledger.states import JobEvent
+from ledger.succession import references
 from ledger.tables import deliveries, instances, jobs, objects, report_sources, reports
 from ledger.work import end, park
 
@@ -33,6 +36,7 @@ class Evidence:
     report_id: int
     instances: tuple[InstanceRef, ...]
     source_sha256: tuple[str, ...]  # of each: the hash that the analysis computed of the bytes it decoded; "" unknown
+    takes_back: tuple[SentReference, ...] = ()  # of a withdrawal: earlier objects of the study that left
 
 
 def finish_delivery(connection: Connection, job: Job, prove_after_s: float | None) -> None:
@@ -201,4 +205,14 @@ def evidence(connection: Connection, report_id: int) -> Evidence:
         .where(report_sources.c.report_id == report_id)
         .order_by(instances.c.id)
     ).all()
-    return Evidence(report_id, tuple(instance_ref(row) for row in rows), tuple(row.source_sha256 for row in rows))
+    refs = tuple(instance_ref(row) for row in rows)
+    return Evidence(report_id, refs, tuple(row.source_sha256 for row in rows), _taken_back(connection, report_id))
+
+
+def _taken_back(connection: Connection, report_id: int) -> tuple[SentReference, ...]:
+    this = select(reports.c.kind, reports.c.study_uid).where(reports.c.id == report_id)
+    report = connection.execute(this).one_or_none()
+    if report is None or report.kind != ReportKind.WITHDRAWN:
+        return ()
+    earlier = select(reports.c.id).where(reports.c.study_uid == report.study_uid, reports.c.id < report_id)
+    return references(connection, list(connection.execute(earlier).scalars()))

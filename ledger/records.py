@@ -254,6 +254,7 @@ class SentReference:
     """A result object that has been made before: for Predecessor Documents.
 
     destinations: where it is, or is on its way to. preference: its place in a choice. report_id: of which report.
+    path, sha256: of the whole stored file.
     """
 
     kind: str
@@ -263,6 +264,8 @@ class SentReference:
     destinations: tuple[str, ...] = ()
     preference: int = 0
     report_id: int = 0
+    path: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

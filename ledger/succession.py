@@ -80,6 +80,8 @@ def references(connection: Connection, report_ids: Sequence[int]) -> tuple[SentR
             destinations=tuple(held[row.id]),
             preference=row.preference,
             report_id=row.report_id,
+            path=row.path,
+            sha256=row.sha256,
         )
         for row in {row.id: row for row in rows}.values()
     )

@@ -13,7 +13,7 @@ from ledger.store import Store
 from sr_writer import profiles
 from sr_writer.dress import Report
 from sr_writer.errors import NothingToSay, NotProven, SourceUnreadable
-from sr_writer.guard import CHANGED
+from sr_writer.guard import CHANGED, whole_object
 from sr_writer.identity import identity_of
 from sr_writer.image_names import image_names
 from sr_writer.key_objects import key_objects
@@ -51,7 +51,7 @@ def build_objects(
         plan = plan_of(plain(plan), findings)
     if not plan.kinds:
         return []
-    header, header_of = _header(seen, store, findings.study_instance_uid)
+    header, header_of = _header(seen, store, findings)
     report = Report(
         findings=replace(findings, predecessors=held(findings.predecessors, destinations)),
         header=header,
@@ -132,8 +132,19 @@ def _seen(findings: StudyFindings) -> list[InstanceRef]:
     return list(dict.fromkeys(read.instance for read in reads(findings)))
 
 
-def _header(seen: list[InstanceRef], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:
-    """The worst image's header, or the next one that can be read: all are of one patient."""
+def _header(seen: list[InstanceRef], store: Store, findings: StudyFindings) -> tuple[SourceHeader, InstanceRef]:
+    """The worst image's header, or the next one that can be read: all are of one patient. A withdrawal, which must not
+    wait for a damaged source, may take it from what it takes back."""
+    try:
+        return _source_header(seen, store, findings.study_instance_uid)
+    except (SourceUnreadable, NotProven):
+        own = [one for one in findings.predecessors if _withdrawn(findings) and whole_object(store, one) is not None]
+        if not own:
+            raise
+        return read_header(store.path(own[0].path), findings.study_instance_uid), seen[0]
+
+
+def _source_header(seen: list[InstanceRef], store: Store, study_instance_uid: str) -> tuple[SourceHeader, InstanceRef]:
     failure: SourceUnreadable | None = None
     for instance in seen:
         path = store.path(instance.path)

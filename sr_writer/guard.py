@@ -14,6 +14,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from io import BytesIO
 from os import stat_result
 
@@ -25,7 +26,7 @@ from pydicom.tag import Tag
 from ledger.notifications import Notice
 from ledger.proofs import Evidence
 from ledger.reconcile import dataset_sha256
-from ledger.records import InstanceRef, StoredObject
+from ledger.records import InstanceRef, SentReference, StoredObject
 from ledger.store import Store
 from sr_writer.errors import NotNow, NotProven, SourceUnreadable
 from sr_writer.source import PATIENT, SourceHeader, SourceIdentity, read_header, read_identity, value_text
@@ -88,7 +89,13 @@ class Guard:
 
     def prove(self, item: StoredObject, content: bytes) -> None:
         """`content`: the object's whole file. Raises NotProven; NotNow when a source cannot be read just now."""
-        sources = self._read_sources(item.report_id)
+        try:
+            sources = self._read_sources(item.report_id)
+        except NotProven:
+            if not (earlier := self._evidence(item.report_id).takes_back):
+                raise
+            self._compare_with_own(item, _said(content), earlier)
+            return
         if (said := sources.objects.get(item.sha256)) is None:
             said = sources.objects[item.sha256] = _said(content)
         self._compare(item, said, sources.evidence, list(sources.identities.values()))
@@ -130,7 +137,7 @@ class Guard:
         try:
             found: stat_result = self._store.path(ref.path).stat()
         except FileNotFoundError:
-            raise NotProven(f"A source image of this report is gone, so nobody can show whose it is. {_AGAIN}") from None
+            raise NotProven(f"A source image of this report is gone: nobody can show whose it is. {_AGAIN}") from None
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -138,21 +145,32 @@ class Guard:
     def _prove_source(self, ref: InstanceRef, decoded_sha256: str) -> SourceIdentity:
         path = self._store.path(ref.path)
         try:
-            sha256 = dataset_sha256(path)
+            digest = dataset_sha256(path)
             found = read_identity(path)
         except SourceUnreadable:
             raise NotProven(f"A source image of this report is no DICOM file any more. {_AGAIN}") from None
         except OSError as error:
             raise NotNow(f"a source image cannot be read now ({type(error).__name__})") from error
-        if sha256 != ref.sha256:
+        if digest != ref.sha256:
             raise NotProven(CHANGED)
-        if decoded_sha256 and sha256 != decoded_sha256:
+        if decoded_sha256 and digest != decoded_sha256:
             raise NotProven(f"The model looked at other bytes than the source image of this report. {_LOOK}")
         if found.sop_instance_uid != ref.sop_instance_uid or found.study_instance_uid != ref.study_instance_uid:
             raise NotProven(f"A source image of this report names another instance or study than the ledger. {_LOOK}")
         return found
 
     # --- the object ---
+
+    def _compare_with_own(self, item: StoredObject, said: "_Said", earlier: Iterable[SentReference]) -> None:
+        """A withdrawal whose sources are damaged must leave all the same: it is of the patient of what it takes back,
+        which was proven when it left. Raises NotProven."""
+        own = [_said(content) for one in earlier if (content := whole_object(self._store, one)) is not None]
+        uids = {one.sop_instance_uid for one in own}
+        alike = {(one.patient, one.study_uids) for one in (*own, said)}
+        known = uids | self._own_objects(item.report_id) | {item.sop_instance_uid}
+        known |= {ref.sop_instance_uid for ref in self._evidence(item.report_id).instances}
+        if not own or len(alike) > 1 or said.sop_instance_uid != item.sop_instance_uid or not said.references <= known:
+            raise NotProven(f"The withdrawal does not name the patient and study of what it takes back. {_LOOK}")
 
     def _compare(self, item: StoredObject, said: _Said, evidence: Evidence, identities: list[SourceIdentity]) -> None:
         if said.sop_instance_uid != item.sop_instance_uid:
@@ -165,6 +183,15 @@ class Guard:
         known = {ref.sop_instance_uid for ref in evidence.instances} | {item.sop_instance_uid}
         if not said.references <= known and not said.references <= known | self._own_objects(item.report_id):
             raise NotProven(f"The object refers to an instance that its report does not rest on. {_LOOK}")
+
+
+def whole_object(store: Store, one: SentReference) -> bytes | None:
+    """The stored file of an object of our own; None when it is gone or is not what was stored."""
+    try:
+        content = store.read(one.path)
+    except OSError:
+        return None
+    return content if sha256(content).hexdigest() == one.sha256 else None
 
 
 def _check_one_patient(identities: Iterable[SourceIdentity]) -> None:

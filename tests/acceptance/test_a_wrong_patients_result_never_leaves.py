@@ -7,9 +7,11 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from config import load_settings
-from ledger.records import TriagePriority
+from ledger.records import Stage, TriagePriority
 from node.cli import app
+from node.lease import LeaseKeeper
 from node.metrics import make_registry, render
+from node.roles.report import Say
 from node.wiring import open_ledger
 from sr_writer import build
 from tests.support.delivering import DeliverProcess, admit, jobs_left, look, report, site
@@ -51,6 +53,13 @@ class Hospital:
 
     def report(self, uids: list[str]) -> None:
         report(self.ledger, self.settings, uids)
+
+    def report_again(self, uid: str) -> None:
+        """The next report of a study that has one: its withdrawal."""
+        jobs = self.ledger.claim(Stage.REPORT, "test", 9, 60)
+        with LeaseKeeper(self.ledger, jobs, 60) as keeper:
+            Say(self.ledger, self.settings).work(jobs, keeper)
+        assert {one.report_kind for one in self.ledger.study_objects(uid)} >= {"withdrawn"}
 
     def deliver(self) -> Verdict:
         """Until nothing is on its way any more."""
@@ -136,6 +145,23 @@ def test_a_report_that_names_another_patient_than_its_images_is_told_how_to_be_m
         assert found.is_clean
         assert found.answered == 1
         assert all("recall" in reason and "look-again" in reason for reason in hospital.parked().values())
+
+
+@pytest.mark.timeout(300)
+def test_a_study_whose_stored_image_is_damaged_can_be_recalled_all_the_same(tmp_path: Path) -> None:
+    with Hospital(tmp_path) as hospital:
+        hospital.report(hospital.uids)
+        hospital.deliver()
+        hospital.exchange()
+        for uid in hospital.uids[:2]:
+            assert hospital.ledger.recall("Nobody knows whose image this is.", study_uid=uid) == 1
+            hospital.report_again(uid)
+        found = hospital.deliver()
+        assert found.is_clean
+        said = [heard.read() for heard in hospital.sink.stored()]
+        withdrawn = {ds.StudyInstanceUID: ds.PatientID for ds in said if "withdrawn" in ds.SeriesDescription}
+        assert withdrawn == {ds.StudyInstanceUID: ds.PatientID for ds in hospital.images[:2]}
+        assert hospital.parked() == {}
 
 
 @pytest.mark.timeout(300)

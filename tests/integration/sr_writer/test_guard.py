@@ -16,7 +16,15 @@ from config.settings import Settings
 from ledger.notifications import Notice
 from ledger.proofs import Evidence
 from ledger.reconcile import dataset_sha256
-from ledger.records import InstanceRef, ReportKind, ResultObject, StoredObject, StudyFindings, TriagePriority
+from ledger.records import (
+    InstanceRef,
+    ReportKind,
+    ResultObject,
+    SentReference,
+    StoredObject,
+    StudyFindings,
+    TriagePriority,
+)
 from ledger.store import Store
 from node.files import walk
 from sr_writer import build
@@ -399,3 +407,28 @@ def test_headers_of_real_files_are_no_false_alarm(store: Store) -> None:
         prove_all(guard_of(findings, store, made), made)
         proven += 1
     assert proven >= 15
+
+
+@pytest.mark.parametrize("changed", [{}, {"PatientID": "ANOTHER"}, {"PatientName": "Else^Someone"}])
+def test_a_withdrawal_whose_source_is_damaged_is_held_against_what_it_takes_back(
+    changed: dict[str, str], store: Store
+) -> None:
+    findings = flagged(store, make_dx())
+    instance = findings.looked_at[0].instance
+    kept = []
+    for one in made_of(findings, store):
+        digest = hashlib.sha256(one.content).hexdigest()
+        path = store.put("objects", digest, ".dcm", one.content)
+        names = (one.kind, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+        kept.append(SentReference(*names, path=path, sha256=digest))
+    store.path(instance.path).write_bytes(b"not what it was")
+    withdrawal = replace(findings, kind=ReportKind.WITHDRAWN, predecessors=tuple(kept), revision=1)
+    made = [altered(one, **changed) for one in made_of(withdrawal, store)]
+    evidence = Evidence(1, (instance,), (instance.sha256,), tuple(kept))
+    own = frozenset(one.sop_instance_uid for one in (*kept, *made))
+    guard = Guard(store, lambda report_id: evidence, lambda report_id: own)
+    if not changed:
+        prove_all(guard, made)
+        return
+    with pytest.raises(NotProven, match="what it takes back"):
+        prove_all(guard, made)
