@@ -5,16 +5,31 @@ from io import BytesIO
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from config.settings import ProfileName, Settings
+from config.settings import Destination, ProfileName, Settings
 from ledger.records import ResultObject, StudyFindings
 from ledger.store import Store
 from sr_writer.build import frames_looked_at, plan_of
 from sr_writer.dress import Report
 from sr_writer.identity import identity_of
-from sr_writer.profiles import Plan, plain
+from sr_writer.profiles import PROFILES, Plan, plain
 from sr_writer.source import read_header
 
 INSTALLATION = "2.25.7"
+
+
+def wanting_everything(profile: ProfileName) -> Destination:
+    """A destination with all that its profile may have."""
+    row = PROFILES[profile]
+    return Destination(
+        ae_title="PACS",
+        host="localhost",
+        port=104,
+        profile=profile,
+        unflagged="all",
+        key_objects="high",
+        presentation_state=row.may_have_presentation_state,
+        parametric_map=row.may_have_parametric_map,
+    )
 
 
 def report_of(

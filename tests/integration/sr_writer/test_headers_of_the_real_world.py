@@ -16,7 +16,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from config.settings import Destination, ProfileName, ReportSettings, Settings
+from config.settings import ProfileName, ReportSettings, Settings
 from ledger.records import (
     InstanceRef,
     InstanceResults,
@@ -29,12 +29,11 @@ from ledger.records import (
 )
 from ledger.store import Store
 from sr_writer.build import build_objects, plan_of
-from sr_writer.profiles import PROFILES
 from tests.support.dx import make_dx
 from tests.support.findings import analysed, finding, keep_bytes, not_assessed, picture, study
 from tests.support.mr import BRAIN, head, make_mr, measured_study, squares
 from tests.support.peers import need
-from tests.support.reports import dataset
+from tests.support.reports import dataset, wanting_everything
 from tests.unit.sr_writer.test_result_objects import items
 
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -159,23 +158,8 @@ def flagged(instance: InstanceRef, ds: Dataset, store: Store) -> StudyFindings:
     return study((instance, [analysed(said, display_path=picture(store, ds))]), (other, [not_assessed()]))
 
 
-def destination(profile: ProfileName) -> Destination:
-    """With all that this profile may have."""
-    row = PROFILES[profile]
-    return Destination(
-        ae_title="PACS",
-        host="localhost",
-        port=104,
-        profile=profile,
-        unflagged="all",
-        key_objects="high",
-        presentation_state=row.may_have_presentation_state,
-        parametric_map=row.may_have_parametric_map,
-    )
-
-
 def build(findings: StudyFindings, store: Store, profile: ProfileName) -> list[ResultObject]:
-    return build_objects(findings, store, SETTINGS, "2.25.7", plan_of(destination(profile), findings))
+    return build_objects(findings, store, SETTINGS, "2.25.7", plan_of(wanting_everything(profile), findings))
 
 
 def errors_of(made: ResultObject, folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from config.settings import Destination, ReportSettings, Settings
+from config.settings import ReportSettings, Settings
 from ledger.records import (
     Code,
     InstanceResults,
@@ -32,6 +32,7 @@ from tests.support.findings import analysed, finding, flagged_study, keep, new_s
 from tests.support.mr import BRAIN, head, make_mr, measured_study, squares
 from tests.support.peers import need
 from tests.support.pixelmed import errors, validated
+from tests.support.reports import wanting_everything
 from tests.unit.sr_writer.test_result_objects import items
 
 SETTINGS = Settings(report=ReportSettings(localization="box", acr_categories={"HIGH": 2}))
@@ -115,18 +116,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
     found: dict[str, Made] = {}
     for name, (build, _) in STUDIES.items():
         findings = build(store)
-        for profile, row in PROFILES.items():
-            destination = Destination(
-                ae_title="PACS",
-                host="localhost",
-                port=104,
-                profile=profile,
-                unflagged="all",
-                key_objects="high",
-                presentation_state=row.may_have_presentation_state,
-                parametric_map=row.may_have_parametric_map,
-            )
-            for one in build_objects(findings, store, SETTINGS, "2.25.7", plan_of(destination, findings)):
+        for profile in PROFILES:
+            for one in build_objects(
+                findings, store, SETTINGS, "2.25.7", plan_of(wanting_everything(profile), findings)
+            ):
                 path = folder / f"{one.sop_instance_uid}.dcm"
                 path.write_bytes(one.content)
                 found.setdefault(one.sop_instance_uid, Made(f"{name}, {profile}, {one.kind}", name, one, path))
