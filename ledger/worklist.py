@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from ledger.codec import load_result, moment
 from ledger.records import (
@@ -22,7 +22,7 @@ from ledger.records import (
 )
 from ledger.slices import Counted, is_slice, slices_marked, slices_refused, why_not_assessed
 from ledger.standing import counts_now
-from ledger.states import UNFINISHED
+from ledger.states import UNFINISHED, JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
 
 _LEAST_DONE = (*NOT_GONE[::-1], DeliveryState.WAITING, DeliveryState.DELIVERED)
@@ -56,6 +56,7 @@ class WorklistEntry:
     alarm: bool = True  # the findings' image raises the priority; False: what it has is marked, and that is all
     slices_marked: Counted = ()  # of slice models: labels
     slices_refused: Counted = ()  # reasons
+    report_parked: bool = False  # a report of it was not made, and waits for a person
 
 
 def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:
@@ -108,6 +109,8 @@ class _StudyParts:
                 )
             )
         )
+        parked = and_(jobs.c.stage == Stage.REPORT, jobs.c.state == JobState.PARKED)
+        self._parked = _grouped(connection.execute(select(jobs.c.study_uid).where(jobs.c.study_uid.in_(uids), parked)))
         self._deliveries = _grouped(
             connection.execute(
                 select(
@@ -160,6 +163,7 @@ class _StudyParts:
             report_kind=ReportKind(newest[0].kind) if newest else None,
             hold=study.hold,
             proofs=_by_destination(sent, "proof", _LEAST_CERTAIN),
+            report_parked=study.study_uid in self._parked,
         )
 
     def _newest_report(self, study_uid: str) -> list[Row[Any]]:

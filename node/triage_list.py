@@ -54,6 +54,8 @@ def finding_words(entry: WorklistEntry) -> str:
         parts.append(NO_FLAG)
     refused = refused_words(entry.slices_refused)
     parts += [refused] if refused else []
+    if entry.report_parked:
+        parts.insert(0, "NOT REPORTED: its report is parked, and `opentriage explain` says why")
     if entry.hold:
         parts.insert(0, f"HELD: {entry.hold}")
     if entry.uid_conflicts:

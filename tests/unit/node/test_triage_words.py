@@ -15,6 +15,7 @@ from node.cli import app
 from node.triage_list import finding_words
 from node.wiring import open_ledger
 from tests.support.records import judged, received
+from tests.support.waiting import wait_until
 
 HIGH, LOW = TriagePriority.HIGH, TriagePriority.LOW
 STUDY = "1.2.3"
@@ -54,6 +55,21 @@ def test_a_finding_that_raises_the_priority_is_said_with_its_figures(ledger: Led
 @pytest.mark.parametrize(("in_doubt", "doubt"), [(False, ""), (True, ", in doubt")])
 def test_what_a_model_marks_and_may_not_raise_the_alarm_for_says_so(ledger: Ledger, in_doubt: bool, doubt: str) -> None:
     assert look(ledger, judged(LOW, 0.52, in_doubt=in_doubt)) == f"pneumonia marked 0.52 ± 0.02{doubt}, no alarm"
+
+
+def test_a_study_whose_report_was_not_made_does_not_look_done(ledger: Ledger, site: Path) -> None:
+    ledger.admit(received(STUDY), 0.01)
+    [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
+    ledger.finish_analysis(job, [judged(LOW, 0.1)])
+    [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)
+    ledger.stop_report(job, "Its source changed.")
+    [entry] = ledger.worklist()
+    assert finding_words(entry).startswith("NOT REPORTED: ")
+    listed = CliRunner().invoke(app, ["worklist", "-c", str(site)], env={"COLUMNS": "300"}).output
+    assert "NOT REPORTED" in listed
+    ledger.release(job.job_id)
+    [entry] = ledger.worklist()
+    assert "NOT REPORTED" not in finding_words(entry)
 
 
 def test_a_finding_below_its_operating_point_is_not_called_marked(ledger: Ledger) -> None:
