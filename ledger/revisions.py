@@ -7,9 +7,8 @@ from ledger.outcomes import take_back
 from ledger.queueing import queue_job, queue_report, report_is_coming
 from ledger.records import Disposition, ReportKind, Stage
 from ledger.standing import lock_study, standing
-from ledger.statements import sources_of
 from ledger.states import UNFINISHED
-from ledger.succession import last_report
+from ledger.succession import last_report, sources_of
 from ledger.tables import jobs, report_models, reports, studies
 
 
@@ -24,7 +23,7 @@ def _recall(connection: Connection, study_uid: str, cause: str) -> bool:
     if last is None or last.kind == ReportKind.WITHDRAWN:
         return False
     queued = queue_report(connection, study_uid, ReportKind.WITHDRAWN, cause)
-    take_back(connection, study_uid, sources_of(connection, last))  # at once: the withdrawal itself may have to wait
+    take_back(connection, study_uid, sources_of(connection, last.id))  # at once: the withdrawal itself may have to wait
     if queued:
         note(connection, study_uid, "report_recalled", f"A person recalled the report: {cause}")
     return queued

@@ -24,8 +24,8 @@ from ledger.records import (
 )
 from ledger.slices import is_slice, results_of, study_priority
 from ledger.standing import patients_of, said_of, standing
-from ledger.succession import last_report, references, reports_that_stand, rests_on_what_stands
-from ledger.tables import instances, report_sources, reports, results, studies
+from ledger.succession import last_report, references, reports_that_stand, rests_on_what_stands, sources_of
+from ledger.tables import instances, reports, results, studies
 
 
 def looked_at(connection: Connection, study_uid: str, *, routed_only: bool) -> list[InstanceResults]:
@@ -124,22 +124,16 @@ def _is_said(connection: Connection, last: Row[Any], looked: Sequence[InstanceRe
 
 def _flagged_since(connection: Connection, last: Row[Any], looked: Sequence[InstanceResults]) -> bool:
     """Whether an image is flagged that the last report does not rest on: it has no picture yet, nor a key image."""
-    seen = sources_of(connection, last)
+    seen = sources_of(connection, last.id)
     late = [result for item in looked if item.instance.instance_id not in seen for result in item.results]
     return any(result.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM) for result in late)
-
-
-def sources_of(connection: Connection, last: Row[Any]) -> set[int]:
-    """The instances that a report rests on."""
-    sources = select(report_sources.c.instance_id).where(report_sources.c.report_id == last.id)
-    return set(connection.execute(sources).scalars())
 
 
 def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> StudyFindings | None:
     """A report that takes back the last one; None where there is none, or it was taken back before."""
     if last is None or last.kind == ReportKind.WITHDRAWN:
         return None
-    ids = sources_of(connection, last)
+    ids = sources_of(connection, last.id)
     every = looked_at(connection, job.study_instance_uid, routed_only=False)
     return StudyFindings(
         study_instance_uid=job.study_instance_uid,

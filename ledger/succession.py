@@ -148,6 +148,10 @@ def _silence(connection: Connection, report_ids: list[int]) -> None:
 
 def rests_on_what_stands(connection: Connection, report_id: int, study_uid: str) -> bool:
     """Whether every instance that a report rests on still counts."""
-    stand = {row.id for row in standing(connection, study_uid)}
+    return sources_of(connection, report_id) <= {row.id for row in standing(connection, study_uid)}
+
+
+def sources_of(connection: Connection, report_id: int) -> set[int]:
+    """The instances that a report rests on."""
     rows = connection.execute(select(report_sources.c.instance_id).where(report_sources.c.report_id == report_id))
-    return all(instance_id in stand for instance_id in rows.scalars())
+    return set(rows.scalars())

@@ -434,13 +434,17 @@ def test_one_adapter_that_is_away_delays_no_other(site: Site) -> None:
         }
 
 
+def damage(path: Path) -> None:
+    """A stored image says something else than what was received."""
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+
+
 def test_a_source_that_changed_is_told_to_nobody(site: Site) -> None:
     with Ris() as receiver:
         study = site.report_before_it_starts(**ris(receiver.port, name="hl7"))
         [item] = site.ledger.study_instances(study)
-        path = site.ledger.store.path(item.instance.path)
-        path.chmod(0o600)
-        path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+        damage(site.ledger.store.path(item.instance.path))
         site.adapters(ris(receiver.port))
         [said] = site.told(study, "stopped")
     assert "is not what was received" in said.reason
@@ -462,9 +466,7 @@ def test_another_source_of_the_report_that_changed_stops_it_too(site: Site) -> N
         speaks = site.ledger.notice(waiting).source
         site.ledger.retry(waiting, "", 0.0)
         [silent] = [one.instance for one in site.ledger.study_instances(uid) if one.instance != speaks]
-        path = site.ledger.store.path(silent.path)
-        path.chmod(0o600)
-        path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+        damage(site.ledger.store.path(silent.path))
         site.adapters(ris(receiver.port))
         [said] = site.told(uid, "stopped")
     assert "is not what was received" in said.reason

@@ -22,13 +22,6 @@ MODEL = "chest-pneumonia"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
-    path = tmp_path / "site.toml"
-    path.write_text(f'[node]\nstate_dir = "{tmp_path}"\n')
-    return path
-
-
-@pytest.fixture
 def settings(site: Path) -> Settings:
     return load_settings(site)
 

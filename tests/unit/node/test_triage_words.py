@@ -22,13 +22,6 @@ STUDY = "1.2.3"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
-    path = tmp_path / "site.toml"
-    path.write_text(f'[node]\nstate_dir = "{tmp_path}"\n')
-    return path
-
-
-@pytest.fixture
 def ledger(site: Path) -> Iterator[Ledger]:
     opened = open_ledger(load_settings(site))
     yield opened
