@@ -6,13 +6,19 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV := .venv
 TRAIN_VENV := .venv-train
-PIP_QUIET := --quiet --disable-pip-version-check --no-input
+# A package index or a mirror that is slow or away for a minute is asked again.
+PIP_QUIET := --quiet --disable-pip-version-check --no-input --retries 10 --timeout 60
+APT := apt-get -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
+export UV_HTTP_TIMEOUT ?= 120
+export UV_HTTP_RETRIES ?= 10
+SBOM_VENV := .venv-sbom
+EXTRA ?= cpu
 ARGS ?=
 
-.PHONY: help demo test test-train test-viewers check format peers lock bench-inference bench-node clean
+.PHONY: help demo test test-peers test-page test-train test-viewers torture torture-hospital fuzz check safety sbom format peers lock bench-inference bench-receive bench-node clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-in PACS (ARGS="PATH..." for your own)
 	@$(VENV)/bin/opentriage demo $(ARGS)
@@ -20,20 +26,45 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
 	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
+test-peers: $(VENV)/.dev ## Hold what is sent against validators and archives of others, the slow ones (needs `make peers`)
+	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 --numprocesses auto --dist loadfile $(ARGS)
+
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
-	@$(TRAIN_VENV)/bin/python -m pytest tests/train $(ARGS)
+	@$(TRAIN_VENV)/bin/python -m pytest tests/train --timeout 600 $(ARGS)
 
 test-viewers: $(VENV)/.viewers ## See real results in OHIF, Orthanc and chromium (needs `make peers`; ARGS="--pictures docs/images" keeps pictures)
-	@$(VENV)/bin/python -m pytest tests/viewers $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/viewers --timeout 600 $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, layers, spelling, and that docs/conformance.md says what the code does
+test-page: $(VENV)/.viewers ## Use the page in chromium as a reader does (needs `make peers`; ARGS="--pictures docs/images" keeps pictures)
+	@$(VENV)/bin/python -m pytest tests/page --timeout 600 $(ARGS)
+
+torture: $(VENV)/.dev ## Break the node's surroundings and count what it loses (ARGS="--experiments 1,2 --long"; docs/torture.md)
+	@PYTHONPATH=. $(VENV)/bin/python -m tests.torture $(ARGS)
+
+torture-hospital: $(VENV)/.dev ## Hostile images, broken models, strangers, an audit server that is away: what the node does with them (docs/torture.md)
+	@PYTHONPATH=. $(VENV)/bin/python -m tests.torture --suite hospital $(ARGS)
+
+fuzz: $(VENV)/.dev ## Damaged bytes into everything that a stranger's bytes reach (ARGS="--minutes 10"; the short form is in `make test`)
+	@PYTHONPATH=. $(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types, layers, spelling, and that the generated documents say what the code does
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 	$(VENV)/bin/opentriage conformance --check
+	$(VENV)/bin/python -m tools.safety --check
+
+safety: $(VENV)/.viewers ## Run what stands against each hazard, and write docs/safety.md
+	@PYTHONPATH=. $(VENV)/bin/python -m tools.safety --run
+
+sbom: $(VENV)/.dev ## Write dist/opentriage-EXTRA.cdx.json, the bill of materials (EXTRA=cpu|gpu|openvino|postgres)
+	@rm -rf $(SBOM_VENV) && $(PYTHON) -m venv --without-pip $(SBOM_VENV)
+	@$(VENV)/bin/uv pip install --quiet --python $(SBOM_VENV)/bin/python --require-hashes -r requirements/$(EXTRA).txt
+	@PYTHONPATH=. $(VENV)/bin/python -m tools.sbom --python $(SBOM_VENV)/bin/python \
+	    --requirements requirements/$(EXTRA).txt --output dist/opentriage-$(EXTRA).cdx.json
 
 format: $(VENV)/.dev ## Put the code into shape
 	$(VENV)/bin/ruff check --fix --exit-zero .
@@ -41,12 +72,18 @@ format: $(VENV)/.dev ## Put the code into shape
 
 peers: ## Install the Debian packages that the tests use as peers (needs root or sudo)
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
-	$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
-	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql chromium $$(command -v npm > /dev/null || echo npm) > /dev/null
+	again() { "$$@" || { sleep 20; "$$@"; } || { sleep 60; "$$@"; }; }; \
+	again $$run $(APT) update; \
+	again $$run env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends \
+	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql prometheus chromium \
+	    gcc libc6-dev bubblewrap openssl $$(command -v npm > /dev/null || echo npm) > /dev/null
 	@touch .peers  # from now on a test that lacks one of them fails
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
 	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.inference $(ARGS)
+
+bench-receive: $(VENV)/.dev ## Measure receivers side by side (needs `make peers`; ARGS="--quick", "--write")
+	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.receive $(ARGS)
 
 bench-node: $(VENV)/.dev ## Measure the whole node: last byte to report in the PACS
 	@PYTHONPATH=. $(VENV)/bin/python -m benchmarks.node $(ARGS)
@@ -63,7 +100,7 @@ lock: $(VENV)/.dev ## Pin the newest versions that pyproject.toml allows
 	lock --extra viewers --constraint requirements/dev.txt -o requirements/viewers.txt
 
 clean: ## Remove what was built here
-	rm -rf $(VENV) $(TRAIN_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TRAIN_VENV) $(SBOM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \

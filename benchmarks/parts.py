@@ -21,7 +21,7 @@ from inference.package import Package
 from inference.pixels import read_format, stored_frame
 from inference.voi import render
 from ledger.store import Store
-from node.demo import fresh_samples
+from node.trying.demo import fresh_samples
 from sr_writer.build import build_objects
 from sr_writer.warm_up import UID, _findings, _source
 

@@ -1,5 +1,6 @@
 """Read a TOML file over the defaults, refuse what is wrong with a sentence, and tell where each value came from."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from config import near
 from config.settings import Settings
 from config.wanted import WANTED
 
 DEFAULT_FILE = Path(__file__).with_name("default.toml")
+SITE_FILE = Path(__file__).with_name("site.toml")  # an example of what a site sets
+
+
+_CREDENTIALS = re.compile(r"//\S*@")  # of a URL
 
 
 class ConfigError(ValueError):
@@ -54,15 +60,27 @@ def _walk(model: BaseModel, given: dict[str, Any], source: str, prefix: str) -> 
 
 def _wanted(problem: ErrorDetails) -> str:
     """What is wrong, in words: a pattern is nothing for a person to read."""
-    return WANTED.get(problem.get("ctx", {}).get("pattern", ""), problem["msg"])
+    said = problem["msg"].removeprefix("Value error, ")
+    return WANTED.get(problem.get("ctx", {}).get("pattern", ""), said)
+
+
+def _given(problem: ErrorDetails) -> str:
+    """What stands in the file. Not a whole section, which holds what is right too, and not where a password may be."""
+    given, secret = problem["input"], "database_url" in problem["loc"]
+    if secret or isinstance(given, dict | BaseModel):
+        return ""
+    return f" (given: {_CREDENTIALS.sub('//...@', repr(given))})"
 
 
 def _sentences(path: Path, error: ValidationError) -> str:
+    text = path.read_text(encoding="utf-8")
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "the file"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{path}: {key}: there is no such setting")
+            where = f", line {line}" if (line := near.line_of(text, problem["loc"])) else ""
+            meant = f"; did you mean {name}?" if (name := near.meant(problem["loc"])) else ""
+            lines.append(f"{path}{where}: {key}: there is no such setting{meant}")
         else:
-            lines.append(f"{path}: {key}: {_wanted(problem)} (given: {problem['input']!r})")
+            lines.append(f"{path}: {key}: {_wanted(problem)}{_given(problem)}")
     return "\n".join(lines)

@@ -4,11 +4,12 @@ Nothing in an instance makes `analyse` raise: each ends in results with a status
 never stops another, and one instance never another.
 """
 
+import copy
 import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,26 +22,28 @@ from PIL import Image
 
 from config.settings import Settings
 from inference.abstain import doubtful_labels, weighed
+from inference.dcmtk import find_dcmtk
 from inference.decide import decide
-from inference.engines import Resources
-from inference.errors import CannotLook
+from inference.errors import CannotLook, LostInModel
 from inference.gate import check_features, check_header, check_pixels
 from inference.header import HeaderFacts
 from inference.manifest import InputSpec, Window
+from inference.opened import Opened, Session
 from inference.outputs import Outputs
 from inference.package import Package, Refused, check_enough
 from inference.results import Results
 from inference.route import NotMeantFor, meant_for, route
 from inference.sandbox import DecodeChild, Decoded, DecodePool, Wanted
-from inference.session import Opened, open_sessions
 from inference.tasks import SeenImage, reader
 from inference.tensor import to_tensor
+from ledger.errors import RetryableError
 from ledger.records import ImageResult, TriagePriority
 from ledger.store import Store
 
 log = structlog.get_logger()
 DISPLAY_SIDE = 1024
 MAX_CHILDREN = 4
+Opener = Callable[[Sequence[Package], Settings], Opened]
 UNKNOWN_PART = NotMeantFor(
     "body_part_unknown", "The body part is unknown and the pixels are unlike the model's images."
 )
@@ -59,7 +62,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Looked:
-    """What came of one source: its header's UIDs (None where unreadable) and at least one result."""
+    """What came of one source: its header's UIDs (None where unreadable) and at least one result.
+
+    loss: why a model's word on it is missing that another process may still have: it was lost, or so was an image
+    beside it."""
 
     path: Path
     study_instance_uid: str | None
@@ -67,6 +73,7 @@ class Looked:
     sop_instance_uid: str | None
     modality: str | None
     results: tuple[ImageResult, ...]
+    loss: LostInModel | None = None
 
 
 @dataclass
@@ -80,6 +87,7 @@ class _Prepared:
     pending: dict[str, CannotLook] = field(default_factory=dict)  # digest -> what the header says against looking
     decoded: Decoded | None = None
     prepared_ms: float = 0.0
+    loss: LostInModel | None = None
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -89,7 +97,8 @@ class _Prepared:
 class Analyser:
     """Sessions and decode children for one process. Use from one thread at a time.
 
-    refused: packages that could not be loaded; `self.refused` has those that do not behave too. Raises ProviderError,
+    refused: packages that could not be loaded; `self.refused` has those that do not behave too. below: the folders that
+    sources lie in; none: anywhere. opener: loads the models; None: in this process. Raises ProviderError,
     and PackageError when the refused leave nothing to serve with or the settings name one of them.
     """
 
@@ -100,29 +109,40 @@ class Analyser:
         store: Store | None = None,
         children: int | None = None,
         refused: Sequence[Refused] = (),
+        below: Sequence[Path] = (),
+        opener: Opener | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._results = Results(settings.results_hash, settings.recommend.not_assessed)
-        opened = self._open(packages)
+        opened = (opener or _in_this_process)(packages, settings)
         self._sessions = opened.sessions
         self._packages = tuple(package for package in packages if package.digest in opened.sessions)
         self.refused = (*refused, *opened.refused)
         check_enough(self._packages, self.refused, settings.look)
         self.provider, self.degraded = opened.computing.provider, opened.computing.degraded
         size = children or max(1, min(MAX_CHILDREN, os.cpu_count() or 1))
-        self._pool = DecodePool(settings.look, size)
+        dcmtk = find_dcmtk(settings.look)
+        log.info("dcmtk", program=str(dcmtk.path or ""), version=dcmtk.version, what=dcmtk.sentence)
+        self._pool = DecodePool(settings.look, size, dcmtk.path, below)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="decode")
         list(self._threads.map(DecodeChild.start, self._pool.children))
 
     def analyse(self, sources: Sequence[Source]) -> list[Looked]:
-        """Results in the order of the sources; never raises for bad input."""
+        """Results in the order of the sources; never raises for bad input. Raises ModelsGone."""
         prepared = list(self._threads.map(self._prepare, sources))
         for package in self._packages:
-            waiting = [item for item in prepared if package.digest in item.tensors]
-            for start in range(0, len(waiting), self._settings.look.batch_max):
-                self._run(package, waiting[start : start + self._settings.look.batch_max])
+            waiting = [item for item in prepared if package.digest in item.tensors and item.loss is None]
+            step = self._at_once(package)
+            for start in range(0, len(waiting), step):
+                self._run(package, waiting[start : start + step])
         return [_looked(item) for item in prepared]
+
+    def by(self, sessions: Mapping[str, Session]) -> "Analyser":
+        """This one, decode children and all, with other sessions of the same models."""
+        other = copy.copy(self)
+        other._sessions = sessions
+        return other
 
     @property
     def models(self) -> list[str]:
@@ -134,10 +154,10 @@ class Analyser:
         self._threads.shutdown()
         self._pool.close()
 
-    def _open(self, packages: Sequence[Package]) -> Opened:
-        look = self._settings.look
-        resources = Resources(look.threads, look.batch_max, self._settings.node.state_dir / "engines")
-        return open_sessions(packages, look.provider, resources, None if look.precision == "auto" else look.precision)
+    def _at_once(self, package: Package) -> int:
+        """Images that a model would not compute side by side go to it one after another: one that kills it takes along
+        no other that waits."""
+        return min(self._settings.look.batch_max, self._sessions[package.digest].together)
 
     def _prepare(self, source: Source) -> _Prepared:
         """Everything before the model, in a decode thread."""
@@ -164,7 +184,9 @@ class Analyser:
         missed = [one for one in self.refused if one.manifest and meant_for(item.facts, one.manifest.reads)]
         item.results += [self._results.package_refused(item.facts, one) for one in missed]
         routing = route(item.facts, self._packages)
-        if not routing.packages and not missed:
+        if routing.nobody and not missed:
+            item.results.append(self._results.no_model(item.facts))
+        elif not routing.packages and not missed:
             item.results.append(self._results.not_applicable(item.facts, item.shape, routing.otherwise))
         allowed = [package for package in routing.packages if self._allowed(item, package)]
         if allowed:
@@ -208,8 +230,14 @@ class Analyser:
     def _run(self, package: Package, items: list[_Prepared]) -> None:
         began = time.perf_counter()
         try:
-            session = self._sessions[package.digest]
-            outputs = session.run(np.stack([item.tensors[package.digest] for item in items]))
+            outputs = self._computed(package, np.stack([item.tensors[package.digest] for item in items]))
+        except LostInModel as error:
+            for item in items:
+                item.loss = error
+                item.results.append(self._results.failed(item.facts, item.shape, package, "process_lost", f"{error}."))
+            return
+        except RetryableError:
+            raise  # no image's trouble: there are no models, or it is not its turn
         except Exception as error:  # the model's loop top: another package may still speak
             log.exception("model_run_failed", model=package.key, error=type(error).__name__)
             for item in items:
@@ -227,7 +255,11 @@ class Analyser:
             spent_ms = (time.perf_counter() - began) * 1000.0
             spent_ms += item.prepared_ms + model_ms
             said = replace(result, duration_ms=spent_ms, ood_distance=distance)
-            item.results.append(replace(said, computed_by=session.words, degraded=self.degraded))
+            words = self._sessions[package.digest].words
+            item.results.append(replace(said, computed_by=words, degraded=self.degraded))
+
+    def _computed(self, package: Package, images: NDArray[np.float32]) -> Outputs:
+        return self._sessions[package.digest].run(images)
 
     def _not_finite(self, item: _Prepared, package: Package) -> ImageResult:
         return self._results.failed(
@@ -239,6 +271,8 @@ class Analyser:
     ) -> ImageResult:
         try:
             return self._judge(item, package, outputs, i, distance)
+        except OSError:
+            raise  # the store takes no picture: the disk's trouble, not the image's
         except Exception as error:  # one image's trouble with one package is nobody else's
             log.exception("judge_failed", model=package.key, error=type(error).__name__)
             return self._results.failed(item.facts, item.shape, package)
@@ -272,6 +306,7 @@ class Analyser:
             refused = self._results.refused(item.facts, item.shape, package, refusal)
             return replace(refused, findings=said.findings, masks=said.masks)
         flagged = decision.priority in (TriagePriority.HIGH, TriagePriority.MEDIUM)
+        group = package.manifest.group_at(item.facts.age_years)
         return replace(
             self._results.analysed(item.facts, item.shape, package, decision.priority),
             findings=findings,
@@ -279,6 +314,8 @@ class Analyser:
             critical_flags=decision.critical_flags,
             recommendations=decision.recommendations,
             display_path=self._keep_display(item) if flagged else None,
+            may_raise=may_raise,
+            age_group=group.name if group else "",
         )
 
     def _keep_display(self, item: _Prepared) -> str | None:
@@ -286,6 +323,12 @@ class Analyser:
             return None
         content = png(item.decoded.display)
         return self._store.put("pictures", hashlib.sha256(content).hexdigest(), ".png", content)
+
+
+def _in_this_process(packages: Sequence[Package], settings: Settings) -> Opened:
+    from inference.session import load  # the runtimes: tens of MB that nobody needs who computes elsewhere
+
+    return load(packages, settings)
 
 
 def _distance(package: Package, features: NDArray[np.float32]) -> float | None:
@@ -315,4 +358,5 @@ def _looked(item: _Prepared) -> Looked:
         facts.sop_instance_uid,
         facts.modality,
         tuple(replace(result, source_sha256=source_sha256) for result in item.results),
+        item.loss,
     )

@@ -8,7 +8,10 @@ from inference.errors import CannotLook
 
 RLE_MAX_EXPANSION = 64  # PackBits: two bytes give at most 128 (PS3.5 G.3)
 SOF_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7
 MAX_SEGMENTS = 4096
+END_OF_IMAGE = b"\xff\xd9"
+TRAILING_MAX = 64  # bytes behind the end: padding, and what encoders leave there
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Declared:
     columns: int
     components: int
     precision: int
-    lossless_process: bool = False  # SOF3: ITU-T T.81 process 14
+    marker: int = 0  # of the JPEG frame header; 0 for JPEG 2000
 
 
 def declared_by(frame: bytes) -> Declared | None:
@@ -30,6 +33,14 @@ def declared_by(frame: bytes) -> Declared | None:
         start = frame.find(b"\xff\x4f\xff\x51", 0, 65536)
         return _jpeg2000(frame, start + 4) if start >= 0 else None
     return None
+
+
+def check_end(frame: bytes) -> int:
+    """Where a JPEG or JPEG-LS frame ends. Decoders paint what is missing grey, and say nothing. Raises CannotLook."""
+    end = frame.rfind(END_OF_IMAGE)
+    if end < 0 or len(frame) - end > TRAILING_MAX:
+        raise CannotLook("decode_failed", "The compressed frame is cut short.")
+    return end
 
 
 def check_rle(frame: bytes, planes: int, plane_bytes: int) -> None:
@@ -68,7 +79,7 @@ def _frame_header(frame: bytes, at: int, marker: int) -> Declared | None:
     if at + 6 > len(frame):
         return None
     precision, rows, columns, components = struct.unpack_from(">BHHB", frame, at)
-    return Declared(rows, columns, components, precision, lossless_process=marker == 0xC3)
+    return Declared(rows, columns, components, precision, marker)
 
 
 def _jpeg2000(frame: bytes, at: int) -> Declared | None:

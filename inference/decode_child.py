@@ -1,14 +1,13 @@
 """The process that touches untrusted bytes. It reads requests from stdin and answers on stdout, and can do no more.
 
-A message is a length (4 bytes, little endian), that much JSON, then the blobs whose sizes the JSON lists. The parent
-believes nothing of it beyond sizes and types. Run by inference/sandbox.py, never imported by the node.
+What a message is, inference/frames.py says. The parent believes nothing of it beyond sizes and types. Run by
+inference/sandbox.py, never imported by the node.
 """
 
 import gc
 import hashlib
 import importlib
 import io
-import json
 import os
 import resource
 import stat
@@ -16,8 +15,11 @@ import struct
 import sys
 import time
 import warnings
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +27,29 @@ from PIL import Image
 from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_partial, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
+from inference import frames, jail
 from inference.body_parts import SiteTables
 from inference.errors import CannotLook
 from inference.fit_input import resize
 from inference.header import HeaderFacts, read_header
+from inference.jpeg_extended import Limits
 from inference.picture_kinds import PICTURE_KINDS, picture_kind
 from inference.pixels import GREY, grey_of, read_format, stored_frame
 from inference.voi import render
 
 Picture = NDArray[np.float32]
+Op = Callable[[dict[str, Any]], dict[str, Any]]  # a request to its answer; raises CannotLook
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 COMPRESSED = (JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless, RLELossless)
 PICTURE_FORMATS = ("PNG", "JPEG")
 BUGS = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, EOFError, NotImplementedError,
-        RecursionError, struct.error, ArithmeticError, InvalidDicomError)  # fmt: skip
+        RecursionError, struct.error, ArithmeticError, InvalidDicomError, BytesLengthException, zlib.error)  # fmt: skip
 
 
 class Look:
@@ -56,6 +61,8 @@ class Look:
         self.age_years: float | None = request["age_years"]
         self.tables = SiteTables(**request["tables"])
         self.decoded_max_bytes = int(request["decoded_max_bytes"])
+        program, cpu_s, wall_s = request["dcmdjpeg"], float(request["cpu_s"]), float(request["wall_s"])
+        self.dcmtk = Limits(Path(program), cpu_s, wall_s) if program else None
         self.source_sha256 = ""  # of the data set that was decoded; pictures have none
 
     def facts(self) -> HeaderFacts:
@@ -106,7 +113,7 @@ class Look:
             self.source_sha256 = _data_set_sha256(content)
             ds = dcmread(io.BytesIO(content))
             form = read_format(ds, str(ds.file_meta.TransferSyntaxUID), self.decoded_max_bytes)
-            samples = stored_frame(ds, form)
+            samples = stored_frame(ds, form, self.dcmtk)
         except BUGS as error:
             raise CannotLook("decode_failed", "The instance cannot be read.") from error
         if form.photometric not in GREY:
@@ -214,7 +221,6 @@ def _warm_up() -> None:
 
 
 def _set_limits(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
@@ -225,24 +231,12 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, resource.RLIM_INFINITY))
 
 
-def _read_message(stream: BinaryIO) -> dict[str, Any] | None:
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    value: dict[str, Any] = json.loads(stream.read(struct.unpack("<I", head)[0]))
-    return value
-
-
-def _write_message(stream: BinaryIO, answer: dict[str, Any], blobs: list[bytes]) -> None:
-    text = json.dumps({**answer, "blobs": [len(blob) for blob in blobs]}).encode()
-    stream.write(struct.pack("<I", len(text)) + text)
-    for blob in blobs:
-        stream.write(blob)
-    stream.flush()
-
-
-def _answer(look: Look | None, request: dict[str, Any]) -> tuple[Look | None, dict[str, Any], list[bytes]]:
+def _answer(
+    look: Look | None, request: dict[str, Any], more: Mapping[str, Op]
+) -> tuple[Look | None, dict[str, Any], list[bytes]]:
     try:
+        if request["op"] in more:
+            return None, more[request["op"]](request), []
         if request["op"] == "look":
             look = Look(request)
             return look, {"facts": look.facts().to_json()}, []
@@ -260,25 +254,29 @@ def _answer(look: Look | None, request: dict[str, Any]) -> tuple[Look | None, di
         )
 
 
-def main() -> None:
-    """Serve until stdin ends."""
+def main(more: Mapping[str, Op] = MappingProxyType({})) -> None:
+    """Serve until stdin ends. more: what a child of another trade answers, which decodes no pixels."""
     stdin, stdout = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a decoder prints may look like an answer
     warnings.simplefilter("ignore")  # pydicom's warnings quote values
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
     Image.MAX_IMAGE_PIXELS = None  # our own limit comes first
-    first = _read_message(stdin)
+    first = frames.read(stdin)
     if first is None:
         return
-    _warm_up()
-    _set_limits(int(first["memory_bytes"]))
-    _write_message(stdout, {"ready": True}, [])
+    limits, _ = first
+    if not more:
+        _warm_up()
+    _set_limits(int(limits["memory_bytes"]))
+    jail.close(limits["below"], limits["program"])
+    frames.write(stdout, {"ready": True})
     look: Look | None = None
     gc.freeze()
-    while (request := _read_message(stdin)) is not None:
+    while (asked := frames.read(stdin)) is not None:
+        request, _ = asked
         _limit_cpu(float(request["cpu_s"]))
-        look, answer, blobs = _answer(look, request)
-        _write_message(stdout, answer, blobs)
+        look, answer, blobs = _answer(look, request, more)
+        frames.write(stdout, answer, blobs)
         if answer.get("tired"):
             return
 

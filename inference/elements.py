@@ -51,7 +51,7 @@ def numbers(ds: Dataset, keyword: str, vrs: Sequence[str], signed: bool = False)
     if element is None:
         return None
     if element.VR not in (*vrs, "US or SS", None):
-        raise MalformedElement(f"{keyword} has the VR {str(element.VR)[:8]}, which is not {' or '.join(vrs)}")
+        raise MalformedElement(f"{keyword} has the VR {_named(element.VR)}, which is not {' or '.join(vrs)}")
     if not isinstance(element, RawDataElement):
         values = element.value if isinstance(element.value, Sequence) else [element.value]
         return [_whole(value, keyword) for value in values if value not in (None, "")] or None
@@ -97,7 +97,7 @@ def strings(ds: Dataset, keyword: str, vrs: Sequence[str], strict: bool = False)
         return []
     if element.VR not in (*vrs, None):
         if strict:
-            raise MalformedElement(f"{keyword} has the VR {str(element.VR)[:8]}, which is not {' or '.join(vrs)}")
+            raise MalformedElement(f"{keyword} has the VR {_named(element.VR)}, which is not {' or '.join(vrs)}")
         return []
     value: Any = element.value
     if isinstance(value, bytes):
@@ -133,7 +133,7 @@ def raw_bytes(ds: Dataset, keyword: str, vrs: Sequence[str]) -> bytes | None:
     if element is None:
         return None
     if element.VR not in (*vrs, "OB or OW", "US or OW", "US or SS or OW", None):
-        raise MalformedElement(f"{keyword} has the VR {str(element.VR)[:8]}, which is not {' or '.join(vrs)}")
+        raise MalformedElement(f"{keyword} has the VR {_named(element.VR)}, which is not {' or '.join(vrs)}")
     if isinstance(element.value, bytes):
         return element.value
     if isinstance(element.value, Sequence) and not isinstance(element.value, str):
@@ -151,6 +151,12 @@ def _tag(keyword: str) -> int:
     if tag is None:
         raise KeyError(keyword)
     return tag
+
+
+def _named(vr: Any) -> str:
+    """A file can have any two bytes there."""
+    said = str(vr)
+    return said if said.isascii() and said.isalpha() and said.isupper() else "??"
 
 
 def _whole(value: Any, keyword: str) -> int:

@@ -4,6 +4,7 @@ Real headers lack View Position, Body Part Examined and Presentation Intent Type
 says which element it came from. Nothing here raises for garbage in a descriptive element.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Any
@@ -26,6 +27,8 @@ OWN_ELEMENTS = ("BodyPartExamined", "AnatomicRegionSequence")  # sources of a bo
 SERIES_TEXTS = {"ProtocolName": ("LO",), "SeriesDescription": ("LO",), "AcquisitionContrast": ("CS",)}
 DAYS_PER_YEAR = 365.2425
 MAX_AGE_YEARS = 130.0
+MAX_FACT_CHARACTERS = 300
+MAX_NUMBER = 10**12  # an Integer String has at most twelve characters (PS3.5 6.2)
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -67,14 +70,17 @@ class HeaderFacts:
 
 
 def facts_from_json(value: dict[str, Any]) -> HeaderFacts:
-    """What a child sent, believed only where the types are right. Raises ValueError otherwise."""
+    """What a child sent, believed only where the types are right, numbers are finite and no larger than a header can
+    say, and texts can be written down. Raises ValueError or TypeError otherwise."""
     known = {field.name: field for field in fields(HeaderFacts)}
-    if set(value) != set(known):
+    if not isinstance(value, dict) or set(value) != set(known):
         raise ValueError("not header facts")
     value = {**value, **{name: tuple(value[name]) for name in ("image_type", "series_texts")}}
     for name, item in value.items():
-        if not _fits(item, _type_name(known[name].type)) or (isinstance(item, str) and len(item) > 300):
+        if not _fits(item, _type_name(known[name].type)) or not _is_bounded(item):
             raise ValueError(f"header fact {name} has a wrong type")
+        if name.endswith("_uid") and item is not None and not _is_uid(item):
+            raise ValueError(f"header fact {name} is no UID")
     return HeaderFacts(**value)
 
 
@@ -202,7 +208,11 @@ FOR_PROCESSING_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{end}" for end in (
 
 def _uid(ds: Dataset, keyword: str) -> str | None:
     uid = text(ds, keyword, ("UI",))
-    return uid if uid and len(uid) <= 64 and set(uid) <= set("0123456789.") else None
+    return uid if _is_uid(uid) else None
+
+
+def _is_uid(said: str) -> bool:
+    return 0 < len(said) <= 64 and set(said) <= set("0123456789.")
 
 
 def _pixel_facts(ds: Dataset) -> dict[str, Any]:
@@ -223,13 +233,18 @@ def _type_name(declared: Any) -> str:
     return str(declared.__name__ if isinstance(declared, type) else declared)
 
 
+def _is_bounded(item: Any) -> bool:
+    """A lone surrogate, which only JSON can say, raises UnicodeEncodeError: a ValueError."""
+    if isinstance(item, tuple):
+        return all(_is_bounded(part) for part in item)
+    if isinstance(item, str):
+        return len(item.encode()) <= 4 * MAX_FACT_CHARACTERS and len(item) <= MAX_FACT_CHARACTERS
+    return item is None or (math.isfinite(item) and abs(item) < MAX_NUMBER)
+
+
 def _fits(item: Any, declared: str) -> bool:
     if declared.startswith("tuple"):
-        return (
-            isinstance(item, tuple)
-            and len(item) <= 16
-            and all(isinstance(part, str) and len(part) <= 300 for part in item)
-        )
+        return isinstance(item, tuple) and len(item) <= 16 and all(isinstance(part, str) for part in item)
     kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
     if item is None:
         return "None" in declared

@@ -312,14 +312,20 @@ class Manifest(_Part):
             return tuple(sorted(group.ages_years for group in self.age_groups))
         return (self.reads.ages_years,) if self.reads.ages_years else ()
 
+    def group_at(self, age_years: float | None) -> AgeGroup | None:
+        """Whom a patient of this age belongs to; None: the manifest's own labels stand for everybody."""
+        if not self.age_groups or age_years is None:
+            return None
+        return next(group for group in self.age_groups if group.holds(age_years))
+
     def at_age(self, age_years: float | None) -> "Manifest":
         """As it stands for a patient of this age. Of an unknown age: the manifest's own labels, and no alarm unless
         every group may raise one."""
         if not self.age_groups:
             return self
-        if age_years is None:
+        group = self.group_at(age_years)
+        if group is None:
             return self.model_copy(update={"may_raise_priority": all(g.may_raise_priority for g in self.age_groups)})
-        group = next(group for group in self.age_groups if group.holds(age_years))
         said = {"labels": group.labels, "may_raise_priority": group.may_raise_priority}
         return self.model_copy(update={**said, "abstention": group.abstention or self.abstention})
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inference.errors import CannotLook
 from inference.header import HeaderFacts
 from inference.package import Package, Refused, identity
-from inference.route import NotMeantFor
+from inference.route import NOBODY_LOOKS, NotMeantFor
 from ledger.records import ImageResult, ModelIdentity, ResultStatus, TriagePriority
 
 
@@ -32,6 +32,10 @@ class Results:
         model = identity(refused.manifest, refused.digest) if refused.manifest else None
         why = f"Package refused: {refused.name} is meant for this image and cannot be used on this node."
         return self._not_assessed(facts, None, model, "package_refused", why)
+
+    def no_model(self, facts: HeaderFacts) -> ImageResult:
+        """Somebody forgot to install one, or its volume is not mounted: that nobody looked is said of every image."""
+        return self._not_assessed(facts, None, None, NOBODY_LOOKS.reason_code, NOBODY_LOOKS.reason)
 
     def not_applicable(self, facts: HeaderFacts, shape: tuple[int, int] | None, why: NotMeantFor) -> ImageResult:
         return self._result(facts, shape, None, ResultStatus.NOT_APPLICABLE, None, why.reason_code, why.reason)

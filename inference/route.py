@@ -11,6 +11,7 @@ from inference.body_parts import any_word
 from inference.header import OWN_ELEMENTS, HeaderFacts
 from inference.manifest import Reads
 from inference.package import Package
+from ledger.records import NO_MODEL
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class NotMeantFor:
 class Routing:
     packages: tuple[Package, ...]
     otherwise: NotMeantFor  # of the package that came nearest, when there is none
+    nobody: bool = False  # an image on a node without any package: nobody knows whether one would have been meant
 
 
+NOBODY_LOOKS = NotMeantFor(NO_MODEL, "No model is installed.")
 _RADIOGRAPHS = frozenset({"CR", "DX"})
 _SECONDARY_CAPTURES = frozenset(f"1.2.840.10008.5.1.4.1.1.7{end}" for end in ("", ".2", ".3"))  # of one bit, colour: no
 
@@ -36,9 +39,9 @@ def route(facts: HeaderFacts, packages: tuple[Package, ...]) -> Routing:
     """Which of the packages are meant for this image."""
     answers = [(package, _question(facts, package.manifest.reads)) for package in packages]
     refusals = [answer for _, answer in answers if answer]
-    nobody = NotMeantFor("no_model", "No model is installed.")
-    nearest = max(refusals, key=lambda refusal: refusal.progress, default=nobody)
-    return Routing(tuple(package for package, refusal in answers if refusal is None), nearest)
+    nearest = max(refusals, key=lambda refusal: refusal.progress, default=NOBODY_LOOKS)
+    nobody = not packages and facts.has_pixels and not facts.secondary
+    return Routing(tuple(package for package, refusal in answers if refusal is None), nearest, nobody)
 
 
 def meant_for(facts: HeaderFacts, reads: Reads) -> bool:

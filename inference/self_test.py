@@ -1,4 +1,5 @@
-"""What a package is put through before any patient: pictures that no model was made for must still get numbers."""
+"""What a package is put through before any patient: pictures that no model was made for must still get numbers, and
+not all of them the same."""
 
 from collections.abc import Sequence
 
@@ -27,6 +28,8 @@ def self_test(package: Package, members: Sequence[Run]) -> None:
             _check_numbers(package, name, outputs, what)
         if passes > 1:
             _check_passes(package, name, list(told.values()), passes)
+        if package.manifest.task == "classification":  # a detector may rightly find nothing in any of them
+            _check_difference(package, name, list(told.values()))
     _check_gate(package, members[0](pictures["a picture of noise"]))
     if len(members) > 1 or len(spec.test_time) > 1:
         together = run_all(members, pictures["a picture of noise"], spec)
@@ -61,6 +64,12 @@ def _check_passes(package: Package, name: str, told: list[Outputs], passes: int)
         raise PackageError(
             f"{package.folder / name}: all {passes} passes are identical, so its uncertainty would always be 0"
         )
+
+
+def _check_difference(package: Package, name: str, told: list[Outputs]) -> None:
+    scores = np.concatenate([outputs.scores for outputs in told])
+    if (np.ptp(scores, axis=0) == 0.0).all():
+        raise PackageError(f"{package.folder / name}: it says the same of noise, black, grey and white")
 
 
 def _check_gate(package: Package, outputs: Outputs) -> None:

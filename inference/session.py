@@ -3,15 +3,17 @@
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from config.settings import Settings
 from inference.engines import Graph, Precision, Provider, Resources, Wanted, candidates, fast, opened
 from inference.errors import PackageError, ProviderError
+from inference.opened import Computing, Opened
 from inference.outputs import Outputs
 from inference.package import Installed, Package, Refused
 from inference.self_test import self_test
@@ -20,18 +22,6 @@ from inference.tolerance import REDUCED
 from inference.views import run_all
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Computing:
-    """How the numbers were made, for health and reports. wished: the better provider that failed; empty: none."""
-
-    provider: Provider
-    wished: str = ""
-
-    @property
-    def degraded(self) -> bool:
-        return bool(self.wished)
 
 
 class Member:
@@ -48,7 +38,7 @@ class Member:
         file = package.folder / package.manifest.members[index]
         self._graph = Graph(file, package.graphs[index], spec.name, shape, wanted)
         self._engine = opened(self._graph, provider, precision, resources)
-        self.precision = self._engine.precision
+        self.precision, self.together = self._engine.precision, self._engine.together
         self._check_signature()
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
@@ -108,6 +98,11 @@ class ModelSession:
         """For a report: "openvino bfloat16"."""
         return f"{self.provider} {self.precision}"
 
+    @property
+    def together(self) -> int:
+        """So many images are computed side by side."""
+        return self._members[0].together
+
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """images: (N, 1, H, W) float32 in the manifest's value range, N >= 1. T = passes * views * members."""
         return run_all([member.run for member in self._members], images, self.package.manifest.input)
@@ -140,15 +135,6 @@ def golden_examples(package: Package) -> tuple[NDArray[np.float32], NDArray[np.f
         return None
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Sessions by their package's digest. refused: packages that do not behave; the others serve."""
-
-    sessions: dict[str, ModelSession]
-    computing: Computing
-    refused: tuple[Refused, ...] = ()
-
-
 def open_sessions(
     packages: Sequence[Package], wanted: Wanted, resources: Resources, precision: Precision | None = None
 ) -> Opened:
@@ -171,6 +157,13 @@ def open_sessions(
         computing = Computing(provider, providers[0] if provider != providers[0] else "")
         return Opened(sessions, computing, tuple(one for _, one in refused))
     raise AssertionError("the last provider runs what the last provider runs")
+
+
+def load(packages: Sequence[Package], settings: Settings) -> Opened:
+    """As `open_sessions`, by the settings of a site."""
+    look = settings.look
+    resources = Resources(look.threads, look.batch_max, settings.node.state_dir / "engines")
+    return open_sessions(packages, look.provider, resources, None if look.precision == "auto" else look.precision)
 
 
 def behaving(found: Installed) -> Installed:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
+from ledger.clinical import RANK
 from ledger.records import ImageResult, InstanceRef, Job, ReportKind, Stage
 
 _RESULT: TypeAdapter[ImageResult] = TypeAdapter(ImageResult)
@@ -62,4 +63,5 @@ def job_record(row: Row[Any], instance: InstanceRef | None) -> Job:
         report_id=row.report_id,
         destination=row.destination,
         cause=row.cause,
+        is_heartbeat=row.rank == RANK,
     )

@@ -1,4 +1,5 @@
-"""Storage Commitment transactions (PS3.4 J): what a destination was asked to commit, and what it answered.
+"""Storage Commitment transactions (PS3.4 J): what a destination was asked to commit, and what it answered. What senders
+ask us to commit is in ledger/commitment_requests.py.
 
 The answer may come on the association that asked (the deliver role hears it) or on a new one to our own AE (the
 receive role hears it, perhaps on another machine). Both write it here, and the prover reads it here. A transaction is
@@ -12,13 +13,15 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, select, update
 
 from ledger.database import db_now
+from ledger.delivery_records import DeliveryState, Proof
 from ledger.history import note
-from ledger.records import DeliveryState, Job, Proof
+from ledger.records import Job
 from ledger.states import JobEvent, JobState
 from ledger.tables import commitment_objects, commitments, deliveries, jobs, objects
 from ledger.work import end
 
 COMMITTED = 0  # in place of a Failure Reason (0008,1197)
+COMMITTED_TEXT = "It took responsibility for it (Storage Commitment)."
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,19 @@ class CommitmentAnswer:
     transaction_uid: str
     committed: tuple[str, ...]
     failed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Who was asked what. addresses: of the destination, when it was asked."""
+
+    destination: str
+    addresses: tuple[str, ...]
+    sop_instance_uids: frozenset[str]
+
+    def is_meant_by(self, answer: CommitmentAnswer) -> bool:
+        """Whether an answer has a word on any of what was asked."""
+        return not self.sop_instance_uids.isdisjoint((*answer.committed, *(uid for uid, _ in answer.failed)))
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,18 @@ def _reason(item: Any) -> int:
 
 
 def ask(
-    connection: Connection, destination: str, transaction_uid: str, wanted: Sequence[tuple[Job, Sequence[str]]]
+    connection: Connection,
+    destination: str,
+    transaction_uid: str,
+    wanted: Sequence[tuple[Job, Sequence[str]]],
+    addresses: Sequence[str] = (),
 ) -> None:
-    """Keep a transaction before it is sent. wanted: each proof job with the SOP Instance UIDs it asks for."""
-    connection.execute(
-        commitments.insert().values(transaction_uid=transaction_uid, destination=destination, asked_at=db_now())
-    )
+    """Keep a transaction before it is sent. wanted: each proof job with the SOP Instance UIDs it asks for.
+
+    No sentence names the transaction: whoever reads it could answer in the destination's place.
+    """
+    row = {"transaction_uid": transaction_uid, "destination": destination, "addresses": " ".join(addresses)}
+    connection.execute(commitments.insert().values(**row, asked_at=db_now()))
     for job, uids in wanted:
         for uid in uids:
             connection.execute(
@@ -93,8 +115,18 @@ def accept(connection: Connection, transaction_uid: str) -> None:
     )
     for row in connection.execute(asked).all():
         count = "1 object" if row.objects == 1 else f"{row.objects} objects"
-        text = f"{row.destination} was asked to commit {count} (transaction {transaction_uid})."
+        text = f"{row.destination} was asked to commit {count}."
         note(connection, row.study_uid, "commitment_asked", text, None, row.id)
+
+
+def transaction_of(connection: Connection, transaction_uid: str) -> Transaction | None:
+    """Of a transaction that a destination was asked; None for any other."""
+    row = connection.execute(select(commitments).where(commitments.c.transaction_uid == transaction_uid)).first()
+    if row is None:
+        return None
+    asked = select(commitment_objects.c.sop_instance_uid).where(commitment_objects.c.transaction_uid == transaction_uid)
+    uids = frozenset(connection.execute(asked).scalars())
+    return Transaction(row.destination, tuple(row.addresses.split()), uids)
 
 
 def answered(connection: Connection, answer: CommitmentAnswer, destinations: Collection[str]) -> bool:
@@ -164,12 +196,8 @@ def _raise_late(connection: Connection, answer: CommitmentAnswer, destination: s
             deliveries.c.state == DeliveryState.DELIVERED,
             deliveries.c.proof.in_((Proof.FOUND, Proof.UNPROVEN)),
         )
-        .values(proof=Proof.COMMITTED, proof_text=committed_text(answer.transaction_uid), proven_at=db_now())
+        .values(proof=Proof.COMMITTED, proof_text=COMMITTED_TEXT, proven_at=db_now())
     )
-
-
-def committed_text(transaction_uid: str) -> str:
-    return f"It took responsibility for it (Storage Commitment, transaction {transaction_uid})."
 
 
 def newest(connection: Connection, job: Job) -> Commitment | None:

@@ -20,7 +20,7 @@ from ledger.standing import (
     standing,
 )
 from ledger.states import IDLE, UNFINISHED
-from ledger.succession import last_report, overtake, rests_on_what_stands
+from ledger.succession import kind_of_correction, last_report, overtake, rests_on_what_stands
 from ledger.tables import instances, jobs, rejections, results, studies
 
 CONFLICT = "Images of this study name different patients: nothing leaves until a correction makes them agree."
@@ -49,7 +49,7 @@ def settle(connection: Connection, study_uid: str) -> None:
     overtake(connection, study_uid, "Images that it rests on were corrected or rejected.")
     corrected = was.hold or not same_patient(was.patient_digest, now)
     if corrected and before is not None:
-        queue_report(connection, study_uid, ReportKind.FINAL, CORRECTED)
+        queue_report(connection, study_uid, kind_of_correction(connection, study_uid), CORRECTED)
 
 
 def reject(connection: Connection, study_uid: str, code: str, sop_instance_uids: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def reject(connection: Connection, study_uid: str, code: str, sop_instance_uids:
     if before is None or before.kind == ReportKind.WITHDRAWN or rests_on_what_stands(connection, before.id, study_uid):
         return
     if left:
-        queue_report(connection, study_uid, ReportKind.FINAL, REJECTED)
+        queue_report(connection, study_uid, kind_of_correction(connection, study_uid), REJECTED)
     else:
         queue_report(connection, study_uid, ReportKind.WITHDRAWN, ALL_REJECTED)
 

@@ -3,9 +3,12 @@
 from sqlalchemy import Connection, Integer, Text, and_, case, cast, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from ledger import shadow
+from ledger.clinical import SINK, clinical_job
+from ledger.delivery_records import STILL_TO_GO, DeliveryState
 from ledger.history import note
 from ledger.notifications import NotificationState
-from ledger.records import STILL_TO_GO, DeliveryState, Job, Stage
+from ledger.records import Job, Stage
 from ledger.states import JobState
 from ledger.tables import deliveries, events, installation, jobs, notifications, objects, reports, studies
 from ledger.work import RELEASED
@@ -25,6 +28,7 @@ def may_leave(connection: Connection, object_id: int, destination: str) -> bool:
             deliveries.c.destination == destination,
             deliveries.c.state.in_(STILL_TO_GO),
             studies.c.hold == "",
+            shadow.may_leave_now(connection),
         )
     )
     return connection.execute(wanted).first() is not None
@@ -41,6 +45,8 @@ def note_stopped(connection: Connection, job: Job, reason: str) -> None:
     """Something did not leave, because the proof of whose it is failed: an event of the study, and one more."""
     what = job.destination or "Report not made"
     note(connection, job.study_instance_uid, STOPPED, f"{what}: {reason}", None, job.job_id)
+    if job.is_heartbeat:
+        return
     one_more = cast(cast(installation.c.value, Integer) + 1, Text)
     mine = update(installation).where(installation.c.key == STOPPED).values(value=one_more)
     if connection.execute(mine).rowcount == 0:
@@ -66,11 +72,13 @@ def stopped_now(connection: Connection) -> int:
     kept = (
         select(objects.c.report_id, deliveries.c.destination, form.label("form"))
         .join(objects, objects.c.id == deliveries.c.object_id)
-        .where(deliveries.c.state == DeliveryState.STOPPED)
+        .where(deliveries.c.state == DeliveryState.STOPPED, deliveries.c.destination != SINK)
         .distinct()
     )
     untold = select(notifications.c.report_id).where(notifications.c.state == NotificationState.STOPPED)
-    unmade = select(jobs.c.id).where(jobs.c.stage == Stage.REPORT, jobs.c.state == JobState.PARKED, _was_stopped())
+    unmade = select(jobs.c.id).where(
+        jobs.c.stage == Stage.REPORT, jobs.c.state == JobState.PARKED, clinical_job(), _was_stopped()
+    )
     every = [select(func.count()).select_from(rows.subquery()).scalar_subquery() for rows in (kept, untold, unmade)]
     return sum(connection.execute(select(*every)).one())
 
@@ -91,7 +99,8 @@ def _was_stopped() -> ColumnElement[bool]:
 
 def studies_held(connection: Connection) -> int:
     """How many studies nothing may leave of now."""
-    return connection.execute(select(func.count()).select_from(studies).where(studies.c.hold != "")).scalar_one()
+    held = select(func.count()).select_from(studies).where(studies.c.hold != "", ~studies.c.is_heartbeat)
+    return connection.execute(held).scalar_one()
 
 
 def stopped_so_far(connection: Connection) -> int:

@@ -1,80 +1,117 @@
 """The ledger: one object that every stage holds. Each method is one transaction; after it, the next stage is woken."""
 
-import hashlib
 import hmac
 import secrets
+import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
 
 from ledger import (
+    audit,
     commitments,
     deliveries,
-    intake,
     leaving,
     notifications,
     outcomes,
     proofs,
-    revisions,
+    shadow,
     statements,
     work,
 )
+from ledger.access import Access
+from ledger.admissions import Admissions
+from ledger.audit import AuditEvent
+from ledger.bulk import Arrival
 from ledger.codec import instance_ref
 from ledger.commitments import Commitment, CommitmentAnswer
-from ledger.database import migrate, open_engine, transaction
+from ledger.completion import Completion
+from ledger.database import begin_new_log, migrate, open_engine, serialised, tell_of_failed_sync, transaction
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, ProofOutcome
+from ledger.drift import Drifting
+from ledger.forgetting import Forgetting
+from ledger.group import Coming
+from ledger.growth import Growth
+from ledger.heartbeats import Heartbeats
 from ledger.intake import Admission
 from ledger.notifications import Notice, NotificationState
+from ledger.operating import Operating
+from ledger.opinions import Opinions
+from ledger.pace import Pacing
+from ledger.promises import TOPIC, Promises
 from ledger.proofs import Evidence
-from ledger.questions import Questions
-from ledger.reconcile import Reconciliation, reconcile_store
+from ledger.reconcile import Reconciliation, is_there, reconcile_store
 from ledger.records import (
-    DeliveryOutcome,
-    DeliveryState,
     ImageResult,
     InstanceRef,
     Job,
-    ProofOutcome,
     ReceivedInstance,
     ResultObject,
     Stage,
     StoredObject,
     StudyFindings,
 )
+from ledger.slo import Promised
 from ledger.store import Store
 from ledger.tables import installation, instances
+from ledger.trail import Trail
 from ledger.wake import Wake
 
 
-class Ledger(Questions):
+class Ledger(Heartbeats, Promised, Drifting, Growth, Promises, Access, Opinions, Pacing, Operating, Trail, Forgetting):
     """What has happened, durably. Methods raise LedgerUnavailable when the database cannot do its part."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, in_shadow: bool = False, wake: Path | None = None) -> None:
         super().__init__(engine)
+        shadow.enter(engine, in_shadow)
         self.store = store
-        self._wake = Wake(store.root / "wake")
+        tell_of_failed_sync(engine, store.fail)
+        self._wake = Wake(wake or store.root / "wake")
+        self._admissions = Admissions(engine, store)
         self.installation_uid = self._kept("installation_uid", lambda: f"2.25.{uuid.uuid4().int}")  # PS3.5 B.2
         self._patient_key = bytes.fromhex(self._kept("patient_key", lambda: secrets.token_hex(32)))
+        self._kept(audit.SINCE, lambda: f"{time.time():.0f}")
 
     @classmethod
-    def open(cls, url: str, store: Store) -> "Ledger":
-        """Open, prepare the store's folders and bring the schema up to date."""
+    def open(cls, url: str, store: Store, in_shadow: bool = False, wake: Path | None = None) -> "Ledger":
+        """Open, prepare the store's folders and bring the schema up to date. in_shadow: see ledger.shadow. wake: the
+        folder of this machine in which its processes wake each other; None: one in the store."""
         store.prepare()
         engine = open_engine(url)
         migrate(engine)
-        return cls(engine, store)
+        return cls(engine, store, in_shadow, wake)
 
     def close(self) -> None:
+        self._admissions.close()
         self._engine.dispose()
 
     # --- receive ---
 
-    def admit(self, received: ReceivedInstance, complete_after_s: float) -> Admission:
-        """Write a durable instance and its job. Only after this returns may the sender be answered 0x0000."""
-        with self._write() as connection:
-            admission = intake.admit(connection, received, complete_after_s)
-        self._wake.call(Stage.ANALYSE)
+    def coming(self) -> Coming:
+        """A context for who is about to admit: whoever commits for several may wait a moment for it."""
+        return self._admissions.coming()
+
+    def admit(
+        self,
+        received: ReceivedInstance,
+        completion: Completion,
+        folder: Path | None = None,
+        coming: Coming | None = None,
+    ) -> Admission:
+        """Write a durable instance and its job. Only after this returns may the sender be answered 0x0000.
+
+        folder: where its file was sealed (`PartFile.seal`), to be synced first; None when that is done. Threads that
+        call at the same time share the sync and the commit. Raises VolumeFailed, OSError.
+        """
+        admission = self._admissions.admit(Arrival(received, completion, folder), coming)
+        if self._admissions.take_news():
+            self._wake.call(Stage.ANALYSE)
+        if admission.fulfils:
+            self._wake.call(Stage.REPORT)
+            self._wake.call(TOPIC)
         return admission
 
     def find_instance(self, sop_instance_uid: str, sha256: str) -> InstanceRef | None:
@@ -86,10 +123,19 @@ class Ledger(Questions):
 
     # --- jobs ---
 
-    def claim(self, stage: Stage, owner: str, limit: int, lease_s: float, destination: str | None = None) -> list[Job]:
-        """Take up to `limit` due jobs, most urgent first, for `lease_s` seconds. `destination`: DELIVER only."""
+    def claim(
+        self,
+        stage: Stage,
+        owner: str,
+        limit: int,
+        lease_s: float,
+        destination: str | None = None,
+        tried: bool | None = None,
+    ) -> list[Job]:
+        """Take up to `limit` due jobs, most urgent first, for `lease_s` seconds. `destination`: DELIVER only. tried:
+        only those that somebody claimed before, or only the others."""
         with self._write() as connection:
-            return work.claim(connection, stage, owner, limit, lease_s, destination)
+            return work.claim(connection, stage, owner, limit, lease_s, destination, tried)
 
     def renew(self, job: Job, lease_s: float) -> None:
         with self._write() as connection:
@@ -106,42 +152,18 @@ class Ledger(Questions):
             work.park(connection, job, reason, result)
         self._wake.call(Stage.REPORT)
 
-    def release(self, job_id: int) -> bool:
-        """Let a parked job run again. False when there is no such parked job."""
-        with self._write() as connection:
-            stage = work.release(connection, job_id)
-        if stage is not None:
-            self._wake.call(stage)
-        return stage is not None
-
     def hurry(self, destination: str) -> None:
         """What waits for another try at `destination` is due now."""
         with self._write() as connection:
             work.hurry(connection, destination)
-
-    def redirect(self, old: str, new: str) -> int:
-        """Send what waits, or was parked, for the destination `old` to `new` instead; how many jobs moved."""
-        with self._write() as connection:
-            moved = work.redirect(connection, old, new)
-        self._wake.call(Stage.DELIVER)
-        return moved
-
-    def stop_asking(self, destination: str, why: str) -> int:
-        """Leave unproven what waits to be asked of a destination; how many jobs that ended."""
-        with self._write() as connection:
-            return work.stop_asking(connection, destination, why)
-
-    def stop_telling(self, adapter: str, why: str) -> int:
-        """Tell an adapter nothing of what waits, or was parked, for it; how many jobs that ended."""
-        with self._write() as connection:
-            return notifications.stop_telling(connection, adapter, why)
 
     def expire_leases(self, max_attempts: int = 3) -> int:
         """Take back the jobs of workers that stopped renewing."""
         return self._expire(lambda connection: work.expire(connection, max_attempts))
 
     def abandon(self, owner_prefix: str, max_attempts: int = 3) -> int:
-        """Take back at once the jobs of an owner that is known to be dead."""
+        """Take back at once the jobs of an owner that is known to be dead, and the requests that it was to answer."""
+        self.free_commitments(owner_prefix)
         return self._expire(lambda connection: work.expire(connection, max_attempts, owner_prefix))
 
     def _expire(self, expire: Callable[[Connection], dict[Stage, int]]) -> int:
@@ -253,11 +275,16 @@ class Ledger(Questions):
             proofs.give_up(connection, job, reason)
 
     def commitment_asked(
-        self, destination: str, transaction_uid: str, wanted: Sequence[tuple[Job, Sequence[str]]]
+        self,
+        destination: str,
+        transaction_uid: str,
+        wanted: Sequence[tuple[Job, Sequence[str]]],
+        addresses: Sequence[str] = (),
     ) -> None:
-        """Keep a Storage Commitment transaction before it is sent. wanted: proof jobs and their SOP Instance UIDs."""
+        """Keep a Storage Commitment transaction before it is sent. wanted: proof jobs and their SOP Instance UIDs.
+        addresses: of the destination, as its host's name is resolved now."""
         with self._write() as connection:
-            commitments.ask(connection, destination, transaction_uid, wanted)
+            commitments.ask(connection, destination, transaction_uid, wanted, addresses)
 
     def commitment_accepted(self, transaction_uid: str) -> None:
         with self._write() as connection:
@@ -308,40 +335,30 @@ class Ledger(Questions):
         with self._read() as connection:
             return notifications.adapters_told(connection, study_uid)
 
-    # --- revise ---
-
-    def recall(self, cause: str, study_uid: str | None = None, model: tuple[str, str | None] | None = None) -> int:
-        """Queue a withdrawal for a study, or for every study whose newest report rests on a model (name, version).
-
-        Returns how many were queued. cause: a sentence for a reader.
-        """
-        with self._write() as connection:
-            queued = revisions.recall(connection, cause, study_uid, model)
-        self._wake.call(Stage.REPORT)
-        return queued
-
-    def look_again(self, study_uid: str, cause: str) -> int:
-        """Queue the study's images for analysis and a new report; how many images."""
-        with self._write() as connection:
-            queued = revisions.look_again(connection, study_uid, cause)
-        if queued:
-            self._wake.call(Stage.ANALYSE)
-        return queued
-
     def patient_digest(self, *identity: str) -> str:
         """A keyed hash of who a patient is, equal for equal identities within this installation; "" for nobody."""
         if not any(identity):
             return ""
         packed = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in identity)
-        return hmac.new(self._patient_key, packed, hashlib.sha256).hexdigest()
+        return hmac.digest(self._patient_key, packed, "sha256").hex()
+
+    def audit(self, *events: AuditEvent) -> None:
+        """Append to the audit trail what changes nothing else: an access, a start, a caller turned away."""
+        with self._write() as connection:
+            audit.record(connection, *events)
 
     # --- waiting ---
 
-    def wait(self, stage: Stage, timeout_s: float, destination: str | None = None) -> None:
+    def due_in_s(self, stage: Stage, tried: bool | None = None) -> float | None:
+        """Seconds until the next job of `stage` is due, 0 when one is; None when none waits. tried: see `claim`."""
+        with self._read() as connection:
+            return work.next_due_in_s(connection, stage, None, tried)
+
+    def wait(self, stage: Stage, timeout_s: float, destination: str | None = None, tried: bool | None = None) -> None:
         """Return when a commit queued work for `stage`, when its next job falls due, or after `timeout_s`."""
         self._wake.listen(stage)  # before looking, so that no commit falls between the look and the sleep
         with self._read() as connection:
-            due_in_s = work.next_due_in_s(connection, stage, destination)
+            due_in_s = work.next_due_in_s(connection, stage, destination, tried)
         self._wake.wait(stage, timeout_s if due_in_s is None else min(timeout_s, due_in_s))
 
     # --- start ---
@@ -351,8 +368,14 @@ class Ledger(Questions):
         with self._read() as connection:
             return leaving.stopped_now(connection), leaving.studies_held(connection)
 
+    def store_is_there(self) -> bool:
+        """False where the store holds none of the newest images: it is another folder, its volume not mounted."""
+        with self._read() as connection:
+            return is_there(connection, self.store)
+
     def reconcile(self, max_attempts: int = 3) -> Reconciliation:
         """Before anything is received: sweep, compare, take back expired leases. One process may do this."""
+        begin_new_log(self._engine)
         with self._write() as connection:
             found = reconcile_store(connection, self.store)
         found.jobs_requeued = self.expire_leases(max_attempts)
@@ -365,8 +388,12 @@ class Ledger(Questions):
 
     def _kept(self, key: str, make: Callable[[], str]) -> str:
         """A value that is made at the first start and holds for ever: this installation's own UID, its secret."""
+        asked = select(installation.c.value).where(installation.c.key == key)
         with self._write() as connection:
-            known = connection.execute(select(installation.c.value).where(installation.c.key == key)).scalar()
+            known = connection.execute(asked).scalar()
+            if known is None:
+                serialised(connection)  # the roles of several machines may meet an empty database at once
+                known = connection.execute(asked).scalar()
             if known is None:
                 known = make()
                 connection.execute(installation.insert().values(key=key, value=known))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from ledger import audit, deeds, shadow
 from ledger.codec import instance_ref, load_result, moment
 from ledger.database import db_now
 from ledger.history import note
@@ -25,6 +26,10 @@ class NotificationState(StrEnum):
     REFUSED = "refused"
     STOPPED = "stopped"  # by us: nobody could show whose it is
     NOT_NEEDED = "not_needed"  # its report was overtaken before the adapter heard of it
+    SHADOW = "shadow"  # its report was made in shadow mode: nobody is ever told
+
+
+STOPPED_OR_REFUSED = (NotificationState.REFUSED, NotificationState.STOPPED)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,11 @@ def finish(connection: Connection, job: Job, state: NotificationState, reason: s
     )
     text = f"{job.destination}: {state}{': ' + reason if reason else ''}"
     note(connection, job.study_instance_uid, f"notification_{state}", text, None, job.job_id)
+    if state in (NotificationState.ACCEPTED, *STOPPED_OR_REFUSED):
+        audit.record(connection, deeds.told(job, state, state in STOPPED_OR_REFUSED))
     if state in (NotificationState.ACCEPTED, NotificationState.NOT_NEEDED):
         end(connection, job, JobEvent.FINISHED, reason)
-    elif state in (NotificationState.REFUSED, NotificationState.STOPPED):
+    elif state in STOPPED_OR_REFUSED:
         end(connection, job, JobEvent.FAILED_PERMANENT, reason)
 
 
@@ -165,24 +172,31 @@ def stop_telling(connection: Connection, adapter: str, why: str) -> int:
 
 
 def adapters_told(connection: Connection, study_uid: str) -> set[str]:
-    """Those with a report of the study that they accepted, or that waits for them."""
+    """Those with a report of the study that they accepted, or that waits for them; in shadow mode those too that would
+    have been told."""
+    silent = [NotificationState.NOT_NEEDED] + ([] if shadow.is_on(connection) else [NotificationState.SHADOW])
     query = (
         select(notifications.c.adapter)
         .join(reports, reports.c.id == notifications.c.report_id)
-        .where(reports.c.study_uid == study_uid, notifications.c.state != NotificationState.NOT_NEEDED)
+        .where(reports.c.study_uid == study_uid, notifications.c.state.not_in(silent))
     )
     return set(connection.execute(query.distinct()).scalars())
 
 
 def adapters_reached(connection: Connection, study_uid: str) -> set[str]:
     """Those that accepted a report of the study, or were sent one whose answer is not known."""
-    tried = exists().where(_job_of(), jobs.c.attempts > 0, jobs.c.state.in_(UNFINISHED))
     query = (
         select(notifications.c.adapter)
         .join(reports, reports.c.id == notifications.c.report_id)
-        .where(reports.c.study_uid == study_uid, or_(notifications.c.state == NotificationState.ACCEPTED, tried))
+        .where(reports.c.study_uid == study_uid, was_heard())
     )
     return set(connection.execute(query.distinct()).scalars())
+
+
+def was_heard() -> ColumnElement[bool]:
+    """A condition on rows of `notifications`: accepted, or sent and the answer is not known."""
+    tried = exists().where(_job_of(), jobs.c.attempts > 0, jobs.c.state.in_(UNFINISHED))
+    return or_(notifications.c.state == NotificationState.ACCEPTED, tried)
 
 
 def newer_for(connection: Connection, study_uid: str, report_id: int, adapter: str) -> bool:
@@ -190,7 +204,12 @@ def newer_for(connection: Connection, study_uid: str, report_id: int, adapter: s
     later = (
         select(notifications.c.report_id)
         .join(reports, reports.c.id == notifications.c.report_id)
-        .where(reports.c.study_uid == study_uid, reports.c.id > report_id, notifications.c.adapter == adapter)
+        .where(
+            reports.c.study_uid == study_uid,
+            reports.c.id > report_id,
+            notifications.c.adapter == adapter,
+            notifications.c.state != NotificationState.SHADOW,
+        )
     )
     return connection.execute(later.limit(1)).first() is not None
 

@@ -3,9 +3,12 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, and_, exists, select, update
 from sqlalchemy.exc import IntegrityError
 
+from ledger import audit, deeds, shadow
+from ledger.clinical import RANK, SINK
+from ledger.completeness import note_complete
 from ledger.database import db_now
 from ledger.deliveries import queue_delivery, queue_notification
 from ledger.errors import PermanentError
@@ -22,10 +25,11 @@ from ledger.records import (
     StudyFindings,
     TriagePriority,
 )
+from ledger.slo import clock_starts
 from ledger.standing import lock_study, restate_priority
 from ledger.statements import evidence_of, high_is_said, statement_now, why_outdated
 from ledger.states import JobEvent
-from ledger.succession import destinations_reached, last_report, overtake
+from ledger.succession import destinations_reached, last_outside, last_report, overtake
 from ledger.tables import objects, report_models, report_sources, reports, results, studies
 from ledger.work import end, final_report_waits, record_results, retry
 
@@ -38,14 +42,16 @@ def finish_analysis(connection: Connection, job: Job, found: Sequence[ImageResul
     lock_study(connection, job.study_instance_uid)
     end(connection, job, JobEvent.FINISHED)
     priority = record_results(connection, job, tuple(found))
+    if not job.is_heartbeat:
+        audit.record(connection, deeds.analysed(job, found))
     for result in found:
         name = f"{result.model.name} {result.model.version}" if result.model else "No model"
         text = f"{name}: {result.status}" + (f", {result.reason}" if result.reason else _say(result))
         note(connection, job.study_instance_uid, "image_analysed", text, job.instance.instance_id, job.job_id)
-    if priority is not TriagePriority.HIGH or _high_is_said(connection, job.study_instance_uid):
+    if priority is not TriagePriority.HIGH or job.is_heartbeat or _high_is_said(connection, job.study_instance_uid):
         return False
     queue_job(connection, Stage.REPORT, job.study_instance_uid, 0, report_kind=ReportKind.PROVISIONAL)
-    note(connection, job.study_instance_uid, "priority_raised", "The study became HIGH: a provisional report leaves.")
+    note(connection, job.study_instance_uid, "priority_raised", "The study became HIGH: a provisional report is made.")
     return True
 
 
@@ -88,6 +94,8 @@ def finish_report(
     if findings is None or not made:
         text = "Nothing (new) to report." if findings is None else "No object was made."
         note(connection, job.study_instance_uid, "report_skipped", text, None, job.job_id)
+        if job.is_heartbeat:  # no installed model is meant for it: it goes the rest of the path all the same
+            queue_job(connection, Stage.DELIVER, job.study_instance_uid, RANK, destination=SINK)
     else:
         _publish(connection, job, findings, made, sends, notify)
     _restate(connection, job)
@@ -101,15 +109,15 @@ def _publish(
     sends: Mapping[str, Sequence[str]],
     notify: Sequence[str],
 ) -> None:
+    in_shadow = not job.is_heartbeat and _stays_here(connection, findings)
     if findings.kind is ReportKind.WITHDRAWN:
-        reached = destinations_reached(connection, job.study_instance_uid)
+        reached, heard = _reached(connection, job.study_instance_uid, in_shadow)
         sends = {destination: uids for destination, uids in sends.items() if destination in reached}
-        heard = adapters_reached(connection, job.study_instance_uid)
         notify = [adapter for adapter in notify if adapter in heard]
         told = [item.instance.instance_id for item in findings.looked_at]
         take_back(connection, job.study_instance_uid, told)
     try:
-        report_id = _insert_report(connection, findings, made)
+        report_id = _insert_report(connection, findings, made, in_shadow)
     except IntegrityError:
         raise PermanentError(
             "An object of this report has the UID of one that was made before, which is never made again: "
@@ -117,13 +125,36 @@ def _publish(
         ) from None
     sends = {destination: uids for destination, uids in sends.items() if uids}
     for destination, uids in sends.items():
-        queue_delivery(connection, report_id, findings, destination, uids)
+        queue_delivery(connection, report_id, findings, destination, uids, in_shadow)
     for adapter in notify:
-        queue_notification(connection, report_id, findings, adapter)
+        queue_notification(connection, report_id, findings, adapter, in_shadow)
     text = f"{findings.kind.capitalize()} report: priority {findings.priority}, {len(made)} objects, "
-    text += f"for {', '.join(sends)}." if sends else "nothing of it is sent anywhere."
-    text += f" {job.cause}" if job.cause else ""
+    text += _where_to(sends, in_shadow) + (f" {job.cause}" if job.cause else "")
     note(connection, job.study_instance_uid, "report_made", text, None, job.job_id)
+    if not job.is_heartbeat:
+        audit.record(connection, deeds.reported(job, report_id, findings, len(made), [*sends, *notify]))
+
+
+def _stays_here(connection: Connection, findings: StudyFindings) -> bool:
+    """Made in shadow mode; but what takes back a report that is outside leaves all the same."""
+    takes_back = findings.kind is ReportKind.WITHDRAWN
+    return shadow.is_on(connection) and not (
+        takes_back and last_outside(connection, findings.study_instance_uid) is not None
+    )
+
+
+def _reached(connection: Connection, study_uid: str, in_shadow: bool) -> tuple[set[str], set[str]]:
+    """Destinations and adapters that a withdrawal goes to, or would go to."""
+    if in_shadow:
+        return shadow.would_have_reached(connection, study_uid)
+    return destinations_reached(connection, study_uid), adapters_reached(connection, study_uid)
+
+
+def _where_to(sends: Mapping[str, Sequence[str]], in_shadow: bool) -> str:
+    if not sends:
+        return "nothing of it is sent anywhere."
+    places = ", ".join(sends)
+    return f"made in shadow mode, never sent; it would have gone to {places}." if in_shadow else f"for {places}."
 
 
 def take_back(connection: Connection, study_uid: str, instance_ids: Collection[int]) -> None:
@@ -151,14 +182,14 @@ def _restate(connection: Connection, job: Job) -> None:
 
 def _complete(connection: Connection, job: Job) -> None:
     study_uid = job.study_instance_uid
-    connection.execute(
-        update(studies)
-        .where(studies.c.study_uid == study_uid, ~final_report_waits(study_uid))
-        .values(completed_at=db_now())
-    )
+    is_last = and_(studies.c.study_uid == study_uid, ~final_report_waits(study_uid))
+    if connection.execute(update(studies).where(is_last).values(completed_at=db_now())).rowcount:
+        note_complete(connection, job)
 
 
-def _insert_report(connection: Connection, findings: StudyFindings, made: Sequence[tuple[ResultObject, str]]) -> int:
+def _insert_report(
+    connection: Connection, findings: StudyFindings, made: Sequence[tuple[ResultObject, str]], in_shadow: bool
+) -> int:
     report_id = connection.execute(
         reports.insert()
         .values(
@@ -169,6 +200,8 @@ def _insert_report(connection: Connection, findings: StudyFindings, made: Sequen
             evidence="" if findings.kind is ReportKind.PROVISIONAL else evidence_of(findings.looked_at),
             created_at=db_now(),
             reported_at=findings.reported_at.timestamp(),
+            last_byte_at=clock_starts(findings),
+            is_shadow=in_shadow,
         )
         .returning(reports.c.id)
     ).scalar_one()

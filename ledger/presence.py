@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import inspect, make_url
 
-from ledger.database import open_engine, transaction
+from ledger.database import HEAD, open_engine, read_revision, transaction
 
 
 def is_there(url: str) -> bool:
@@ -18,6 +18,16 @@ def is_there(url: str) -> bool:
     try:
         with transaction(engine, write=False) as connection:
             return inspect(connection).has_table("installation")
+    finally:
+        engine.dispose()
+
+
+def is_older(url: str) -> bool:
+    """Whether an older release made the ledger at `url`, which is there: a question must not change its schema."""
+    engine = open_engine(url)
+    try:
+        with transaction(engine, write=False) as connection:
+            return (read_revision(connection) or HEAD) < HEAD
     finally:
         engine.dispose()
 

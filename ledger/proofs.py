@@ -8,23 +8,12 @@ from sqlalchemy.sql import ColumnElement
 
 from ledger.codec import instance_ref
 from ledger.database import db_now
+from ledger.delivery_records import STILL_TO_GO, DeliveryState, Proof, ProofOutcome
 from ledger.history import note
 from ledger.queueing import queue_job
-from ledger.records import (
-    STILL_TO_GO,
-    DeliveryState,
-    InstanceRef,
-    Job,
-    Proof,
-    ProofOutcome,
-    ReportKind,
-    SentReference,
-    Stage,
-    StoredObject,
-    TriagePriority,
-)
+from ledger.records import InstanceRef, Job, ReportKind, SentReference, Stage, StoredObject, TriagePriority
 from ledger.states import JobEvent
-from ledger.succession import references
+from ledger.succession import taken_back
 from ledger.tables import deliveries, instances, jobs, objects, report_sources, reports
 from ledger.work import end, park
 
@@ -36,7 +25,7 @@ class Evidence:
     report_id: int
     instances: tuple[InstanceRef, ...]
     source_sha256: tuple[str, ...]  # of each: the hash that the analysis computed of the bytes it decoded; "" unknown
-    takes_back: tuple[SentReference, ...] = ()  # of a withdrawal: earlier objects of the study that left
+    takes_back: tuple[SentReference, ...] = ()  # of a withdrawal: our objects of what it takes back
 
 
 def finish_delivery(connection: Connection, job: Job, prove_after_s: float | None) -> None:
@@ -214,5 +203,4 @@ def _taken_back(connection: Connection, report_id: int) -> tuple[SentReference, 
     report = connection.execute(this).one_or_none()
     if report is None or report.kind != ReportKind.WITHDRAWN:
         return ()
-    earlier = select(reports.c.id).where(reports.c.study_uid == report.study_uid, reports.c.id < report_id)
-    return references(connection, list(connection.execute(earlier).scalars()))
+    return taken_back(connection, report.study_uid, before=report_id)

@@ -1,8 +1,9 @@
-"""What one stage hands to the next. The stages meet only here, so every record is defined once, in this file.
+"""What one stage hands to the next. The stages meet only here, so every record is defined once.
 
 All records are frozen. Times are aware datetimes in UTC. No record carries a patient's name, id or birth date:
 the result writer reads those from the stored instance itself. What only answers a question to the ledger stands with
 the question: `ledger.worklist`, `ledger.views`, `ledger.history`, `ledger.commitments`, `ledger.notifications`.
+What becomes of a result object at a destination is in `ledger.delivery_records`.
 """
 
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ class Disposition(StrEnum):
     OWN_RESULT = "own_result"  # one of our objects came back: stored, never analysed
     NOT_AN_IMAGE = "not_an_image"  # a report, a presentation state, a key object: stored
     REJECTION_NOTE = "rejection_note"  # a key object that says other instances must not be used (IHE IOCM)
+
+
+NO_MODEL = "no_model"  # the reason code of an image that came to a node without any package
 
 
 class ResultStatus(StrEnum):
@@ -184,6 +188,8 @@ class ImageResult:
     ood_distance: float | None = None  # of the features from those seen in training; None: not computed
     computed_by: str = ""  # provider and precision, such as "openvino bfloat16"; empty where no model ran
     degraded: bool = False  # the node hoped for a better provider and did not get it
+    may_raise: bool | None = None  # whether the model may raise this patient's priority; None: not known
+    age_group: str = ""  # of the package's, the one whose operating points held; empty: those for every age
 
     @property
     def urgency(self) -> tuple[int, bool, float]:
@@ -239,6 +245,7 @@ class Job:
     report_id: int | None = None  # DELIVER, PROVE, NOTIFY
     destination: str | None = None  # DELIVER, PROVE: Destination.key; NOTIFY: the adapter's key
     cause: str = ""  # REPORT: why a study is reported anew or withdrawn, in words for a reader
+    is_heartbeat: bool = False  # of the node's own study (ledger.heartbeats)
 
 
 @dataclass(frozen=True)
@@ -324,6 +331,7 @@ class StudyFindings:
     follows: EarlierReport | None = None  # the last one before it
     cause: str = ""  # why it is made after another, or withdraws it: a sentence for a reader
     revision: int = 0  # how many reports of the study were made before: part of who its objects are
+    takes_back: tuple[SentReference, ...] = ()  # of a withdrawal: our objects that name the patient where no image does
     confirms: bool = False  # a final one that says what its provisional one said, and of no other image that is flagged
 
 
@@ -357,51 +365,3 @@ class StoredObject:
     preference: int = 0
     report_id: int = 0
     series_instance_uid: str = ""
-
-
-class DeliveryState(StrEnum):
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    REFUSED = "refused"  # by the destination, for good: a person must look
-    STOPPED = "stopped"  # by us: it, or what it rests on, could not be shown to be its own patient's
-    NOT_NEEDED = "not_needed"  # another of its choice was accepted, or its report was overtaken before it left
-
-
-NOT_GONE = (DeliveryState.REFUSED, DeliveryState.STOPPED)  # until a person lets it go
-STILL_TO_GO = (DeliveryState.WAITING, *NOT_GONE)
-
-
-class Proof(StrEnum):
-    """How sure we are that a destination holds what it accepted."""
-
-    NONE = "none"  # not accepted yet
-    WAITING = "waiting"  # accepted; nobody was asked yet, or the answer is still to come
-    COMMITTED = "committed"  # the destination took responsibility (Storage Commitment, PS3.4 J)
-    FOUND = "found"  # the destination listed it when asked (C-FIND or QIDO-RS)
-    UNPROVEN = "unproven"  # accepted, and the destination offers no way to ask
-    MISSING = "missing"  # accepted, and not there when asked: it is sent again
-
-
-@dataclass(frozen=True)
-class DeliveryOutcome:
-    """What became of one object at a destination. status: what the destination answered."""
-
-    object_id: int
-    state: DeliveryState
-    status: int | None  # the C-STORE-RSP status, None when there was no answer
-    reason: str
-    context: str = ""  # what was negotiated: "Comprehensive SR Storage, Explicit VR Little Endian"
-
-    @property
-    def was_sent(self) -> bool:
-        """It left here: there was an answer, or none came and it may have arrived all the same."""
-        return self.status is not None or (self.state is DeliveryState.WAITING and bool(self.context))
-
-
-@dataclass(frozen=True)
-class ProofOutcome:
-    """What is known of one accepted object. text: who said so, or why nothing could be learnt."""
-
-    object_id: int
-    proof: Proof
-    text: str

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from ledger import removal
 from ledger.codec import instance_ref, load_result, moment
 from ledger.records import (
     EarlierReport,
@@ -24,7 +25,15 @@ from ledger.records import (
 )
 from ledger.slices import is_slice, results_of, study_priority
 from ledger.standing import patients_of, said_of, standing
-from ledger.succession import last_report, references, reports_that_stand, rests_on_what_stands, sources_of
+from ledger.succession import (
+    last_outside,
+    last_report,
+    references,
+    reports_that_stand,
+    rests_on_what_stands,
+    sources_of,
+    taken_back,
+)
 from ledger.tables import instances, reports, results, studies
 
 
@@ -133,7 +142,8 @@ def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> Stud
     """A report that takes back the last one; None where there is none, or it was taken back before."""
     if last is None or last.kind == ReportKind.WITHDRAWN:
         return None
-    ids = sources_of(connection, last.id)
+    outside = last_outside(connection, job.study_instance_uid)
+    ids = sources_of(connection, last.id) | (sources_of(connection, outside.id) if outside is not None else set())
     every = looked_at(connection, job.study_instance_uid, routed_only=False)
     return StudyFindings(
         study_instance_uid=job.study_instance_uid,
@@ -142,15 +152,16 @@ def _withdrawal(connection: Connection, job: Job, last: Row[Any] | None) -> Stud
         looked_at=tuple(item for item in every if item.instance.instance_id in ids),
         reported_at=job.queued_at,
         predecessors=_followed(connection, job.study_instance_uid, ReportKind.WITHDRAWN),
-        follows=_earlier(last),
+        follows=_earlier(outside if outside is not None else last),
         cause=job.cause,
         revision=_reports_made(connection, job.study_instance_uid),
+        takes_back=taken_back(connection, job.study_instance_uid),
     )
 
 
 def _reports_made(connection: Connection, study_uid: str) -> int:
     count = select(func.count()).select_from(reports).where(reports.c.study_uid == study_uid)
-    return int(connection.execute(count).scalar_one())
+    return int(connection.execute(count).scalar_one()) + removal.reports_before(connection, study_uid)
 
 
 def why_outdated(connection: Connection, findings: StudyFindings) -> str:
@@ -167,6 +178,8 @@ def why_outdated(connection: Connection, findings: StudyFindings) -> str:
     if findings.kind is not ReportKind.WITHDRAWN and not told <= counting:
         return "Images were corrected, rejected or withdrawn while the report was made."
     last = last_report(connection, study_uid)
+    if findings.kind is ReportKind.WITHDRAWN:
+        last = last_outside(connection, study_uid) or last
     named = {reference.report_id for reference in findings.predecessors}
     now = {reference.report_id for reference in _followed(connection, study_uid, findings.kind)}
     if named != now or (_earlier(last) if last is not None else None) != findings.follows:

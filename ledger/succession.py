@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from ledger import shadow
 from ledger.database import db_now
+from ledger.delivery_records import STILL_TO_GO, DeliveryState, Proof
 from ledger.history import note
-from ledger.notifications import NotificationState
+from ledger.notifications import NotificationState, was_heard
 from ledger.queueing import dismiss
-from ledger.records import STILL_TO_GO, DeliveryState, Proof, ReportKind, SentReference, Stage
+from ledger.records import ReportKind, SentReference, Stage
 from ledger.standing import standing
 from ledger.states import IDLE, JobState
 from ledger.tables import deliveries, jobs, notifications, objects, report_sources, reports
@@ -25,16 +27,36 @@ def may_be_there() -> ColumnElement[bool]:
 
 def _alive() -> ColumnElement[bool]:
     """There, or on its way there."""
-    return or_(deliveries.c.state != DeliveryState.NOT_NEEDED, may_be_there())
+    return or_(deliveries.c.state.not_in((DeliveryState.NOT_NEEDED, DeliveryState.SHADOW)), may_be_there())
 
 
 def last_report(connection: Connection, study_uid: str) -> Row[Any] | None:
     """The newest report that was not overtaken before any of it left; None when there is none.
 
-    A report that no destination wanted was made and counts: it is not made twice.
+    A report that no destination wanted was made and counts: it is not made twice. So does, in shadow mode alone, one
+    that was made in shadow mode.
     """
-    rows = connection.execute(select(reports).where(reports.c.study_uid == study_uid).order_by(reports.c.id.desc()))
-    return next((row for row in rows.all() if not _was_overtaken(connection, row.id)), None)
+    return _newest(connection, study_uid, shadow.was_said(connection))
+
+
+def last_outside(connection: Connection, study_uid: str) -> Row[Any] | None:
+    """The newest report that somebody outside has or is to get; None where the last of them took everything back."""
+    last = _newest(connection, study_uid, ~reports.c.is_shadow)
+    return None if last is None or last.kind == ReportKind.WITHDRAWN else last
+
+
+def _newest(connection: Connection, study_uid: str, counts: ColumnElement[bool]) -> Row[Any] | None:
+    rows = connection.execute(
+        select(reports).where(reports.c.study_uid == study_uid, counts).order_by(reports.c.id.desc())
+    )
+    return next((row for row in rows.all() if row.is_shadow or not _was_overtaken(connection, row.id)), None)
+
+
+def kind_of_correction(connection: Connection, study_uid: str) -> ReportKind:
+    """How a report is corrected that is no longer true. In shadow mode nothing new is said: what is outside is taken
+    back, and no other put in its place."""
+    takes_back = shadow.is_on(connection) and last_outside(connection, study_uid) is not None
+    return ReportKind.WITHDRAWN if takes_back else ReportKind.FINAL
 
 
 def _was_overtaken(connection: Connection, report_id: int) -> bool:
@@ -52,8 +74,8 @@ def _was_overtaken(connection: Connection, report_id: int) -> bool:
 
 def reports_that_stand(connection: Connection, study_uid: str) -> list[int]:
     """The reports of a study since the last withdrawal, in the order made: nothing has taken them back."""
-    made = select(reports.c.id, reports.c.kind).where(reports.c.study_uid == study_uid).order_by(reports.c.id)
-    rows = connection.execute(made).all()
+    made = select(reports.c.id, reports.c.kind).where(reports.c.study_uid == study_uid, ~reports.c.is_shadow)
+    rows = connection.execute(made.order_by(reports.c.id)).all()
     withdrawn = [row.id for row in rows if row.kind == ReportKind.WITHDRAWN]
     last = max((report_id for report_id in withdrawn if not _was_overtaken(connection, report_id)), default=0)
     return [row.id for row in rows if row.id > last]
@@ -71,20 +93,39 @@ def references(connection: Connection, report_ids: Sequence[int]) -> tuple[SentR
     held: dict[int, list[str]] = {}
     for row in rows:
         held.setdefault(row.id, []).append(row.destination)
-    return tuple(
-        SentReference(
-            row.kind,
-            row.sop_class_uid,
-            row.sop_instance_uid,
-            row.series_uid,
-            destinations=tuple(held[row.id]),
-            preference=row.preference,
-            report_id=row.report_id,
-            path=row.path,
-            sha256=row.sha256,
-        )
-        for row in {row.id: row for row in rows}.values()
+    return tuple(_reference(row, held[row.id]) for row in {row.id: row for row in rows}.values())
+
+
+def _reference(row: Row[Any], destinations: Sequence[str] = ()) -> SentReference:
+    return SentReference(
+        row.kind,
+        row.sop_class_uid,
+        row.sop_instance_uid,
+        row.series_uid,
+        destinations=tuple(destinations),
+        preference=row.preference,
+        report_id=row.report_id,
+        path=row.path,
+        sha256=row.sha256,
     )
+
+
+def taken_back(connection: Connection, study_uid: str, before: int | None = None) -> tuple[SentReference, ...]:
+    """Our own objects that say whose a study is where its images are damaged or gone.
+
+    Those of reports that somebody outside has, or heard of through an adapter; where nobody did, of every report: then
+    nothing leaves.
+
+    before: of reports made before this one; None: of every one.
+    """
+    made = select(reports.c.id).where(reports.c.study_uid == study_uid)
+    ids = list(connection.execute(made if before is None else made.where(reports.c.id < before)).scalars())
+    mine = objects.c.report_id.in_(ids)
+    heard = exists().where(notifications.c.report_id == objects.c.report_id, was_heard())
+    sent = exists().where(deliveries.c.object_id == objects.c.id, _alive())
+    query = select(objects).order_by(objects.c.id)
+    rows = connection.execute(query.where(mine, or_(sent, heard))).all() or connection.execute(query.where(mine)).all()
+    return tuple(_reference(row) for row in rows)
 
 
 def destinations_reached(connection: Connection, study_uid: str) -> set[str]:

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select, true
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, true
 
+from ledger import shadow
+from ledger.clinical import SINK, clinical, clinical_job
 from ledger.codec import moment, moment_or_none
 from ledger.commitments import outstanding
 from ledger.database import db_now
+from ledger.delivery_records import DeliveryState, Proof
 from ledger.leaving import stopped_so_far, studies_held
-from ledger.records import (
-    DeliveryState,
-    Proof,
-    Stage,
-    TriagePriority,
-)
+from ledger.records import Stage, TriagePriority
+from ledger.removal import removed_so_far
 from ledger.states import UNFINISHED, JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
 from ledger.work import OUTWARD, of_held_study
@@ -55,11 +54,19 @@ class ObjectDelivery:
     proven_at: datetime | None = None
     report_id: int = 0
     choice: str = ""  # objects of one report with the same choice are forms of one
+    is_shadow: bool = False  # of a report that was made in shadow mode: never sent
 
 
 def hold(connection: Connection, study_uid: str) -> str:
     """Why nothing of a study may leave; empty while it may, and for a study that nobody knows."""
     return connection.execute(select(studies.c.hold).where(studies.c.study_uid == study_uid)).scalar() or ""
+
+
+def studies_ending(connection: Connection, end: str, limit: int) -> list[str]:
+    """Study Instance UIDs that end so, of patients, at most `limit`."""
+    ends = studies.c.study_uid.endswith(end, autoescape=True)
+    found = select(studies.c.study_uid).where(ends, ~studies.c.is_heartbeat).order_by(studies.c.study_uid)
+    return list(connection.execute(found.limit(limit)).scalars())
 
 
 def objects_of(connection: Connection, study_uids: Collection[str]) -> dict[str, list[ObjectDelivery]]:
@@ -71,6 +78,7 @@ def objects_of(connection: Connection, study_uids: Collection[str]) -> dict[str,
             reports.c.kind.label("report_kind"),
             reports.c.priority,
             reports.c.created_at,
+            reports.c.is_shadow,
             deliveries,
         )
         .join(reports, reports.c.id == objects.c.report_id)
@@ -105,6 +113,7 @@ def _object_delivery(row: Row[Any]) -> ObjectDelivery:
         proven_at=moment_or_none(row.proven_at),
         report_id=row.report_id,
         choice=row.choice,
+        is_shadow=row.is_shadow,
     )
 
 
@@ -119,7 +128,15 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         "proofs": (deliveries.c.destination, deliveries.c.proof),
         "looked_again": (jobs.c.state,),
     }
-    only = {"looked_again": and_(jobs.c.stage == Stage.ANALYSE, jobs.c.cause != "")}
+    ours = {
+        "instances": clinical(instances.c.study_uid),
+        "jobs": clinical_job(),
+        "results": clinical(results.c.study_uid),
+        "studies": ~studies.c.is_heartbeat,
+        "deliveries": deliveries.c.destination != SINK,
+        "proofs": deliveries.c.destination != SINK,
+    }
+    only = ours | {"looked_again": and_(jobs.c.stage == Stage.ANALYSE, jobs.c.cause != "", clinical_job())}
     counted = {
         name: {
             ":".join(str(part or "none") for part in row[:-1]): row[-1]
@@ -133,6 +150,7 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
         **counted,
         "stopped": {"wrong_patient": stopped_so_far(connection)},
         "held": {"studies": studies_held(connection)},
+        "removed": {"instances": removed_so_far(connection)},
         "commitments": outstanding(connection),
     }
 
@@ -143,7 +161,11 @@ def oldest_job_age_s(connection: Connection) -> float | None:
     A held study waits for a person, not for us.
     """
     due = select(func.min(jobs.c.due_at)).where(
-        jobs.c.state.in_(UNFINISHED), jobs.c.stage.not_in(OUTWARD), jobs.c.due_at <= db_now(), ~of_held_study()
+        jobs.c.state.in_(UNFINISHED),
+        jobs.c.stage.not_in(OUTWARD),
+        jobs.c.due_at <= db_now(),
+        ~of_held_study(),
+        clinical_job(),
     )
     age = connection.execute(select(db_now() - due.scalar_subquery())).scalar()
     return None if age is None else max(0.0, float(age))
@@ -153,7 +175,8 @@ def oldest_outward_ages_s(connection: Connection) -> dict[Stage, dict[str, float
     """By stage: seconds for which the oldest job for each destination, or adapter, has waited, retries included."""
     rows = connection.execute(
         select(jobs.c.stage, jobs.c.destination, db_now() - func.min(jobs.c.queued_at))
-        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage.in_(OUTWARD), ~of_held_study())
+        .where(jobs.c.state.in_(UNFINISHED), jobs.c.stage.in_(OUTWARD), ~of_held_study(), ~_held_in_shadow(connection))
+        .where(clinical_job())
         .group_by(jobs.c.stage, jobs.c.destination)
         .order_by(jobs.c.stage, jobs.c.destination)
     )
@@ -163,8 +186,20 @@ def oldest_outward_ages_s(connection: Connection) -> dict[Stage, dict[str, float
     return found
 
 
+def _held_in_shadow(connection: Connection) -> ColumnElement[bool]:
+    return and_(jobs.c.stage != Stage.PROVE, shadow.held_back(connection))
+
+
+def parked_counts(connection: Connection) -> dict[tuple[Stage, str | None], int]:
+    """How many jobs are parked, by stage and destination (or adapter): for who looks every few seconds."""
+    kind = (jobs.c.stage, jobs.c.destination)
+    waiting = select(*kind, func.count()).where(jobs.c.state == JobState.PARKED, clinical_job()).group_by(*kind)
+    return {(Stage(stage), destination): count for stage, destination, count in connection.execute(waiting)}
+
+
 def parked(connection: Connection) -> list[ParkedJob]:
-    rows = connection.execute(select(jobs).where(jobs.c.state == JobState.PARKED).order_by(jobs.c.id))
+    waiting = select(jobs).where(jobs.c.state == JobState.PARKED, clinical_job())
+    rows = connection.execute(waiting.order_by(jobs.c.id))
     return [
         ParkedJob(row.id, Stage(row.stage), row.study_uid, row.destination, row.reason, moment_or_none(row.finished_at))
         for row in rows

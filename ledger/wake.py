@@ -1,6 +1,7 @@
 """A commit wakes the next stage: one byte into the FIFO of everybody who waits for that stage on this machine.
 
-Losing a byte is harmless, because every waiter also polls; FIFOs, unlike UNIX sockets, have no path length limit.
+Losing a byte is harmless, because every waiter also polls; so does who waits on another machine: a FIFO is its
+machine's own even in a folder that several see. FIFOs, unlike UNIX sockets, have no path length limit.
 """
 
 import contextlib
@@ -39,7 +40,10 @@ class Wake:
 
     def call(self, topic: str) -> None:
         """Wake every waiter of `topic`, in any process of this machine; never blocks."""
-        for path in self._folder.glob(f"{topic}.*"):
+        for name in os.listdir(self._folder):
+            if not name.startswith(f"{topic}."):
+                continue
+            path = self._folder / name
             try:
                 fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:  # nobody reads it any more

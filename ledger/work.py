@@ -5,22 +5,15 @@ from itertools import takewhile
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from ledger import audit, deeds, removal, shadow
+from ledger.clinical import RANK, SINK
 from ledger.codec import dump_result, instance_ref, job_record
 from ledger.database import db_now
+from ledger.delivery_records import STILL_TO_GO, DeliveryState, Proof
 from ledger.errors import LeaseLost
 from ledger.history import note
 from ledger.queueing import dismiss, report_waits
-from ledger.records import (
-    STILL_TO_GO,
-    DeliveryState,
-    ImageResult,
-    Job,
-    Proof,
-    ReportKind,
-    ResultStatus,
-    Stage,
-    TriagePriority,
-)
+from ledger.records import ImageResult, Job, ReportKind, ResultStatus, Stage, TriagePriority
 from ledger.standing import lock_study, stands
 from ledger.states import IDLE, UNFINISHED, JobEvent, JobState, next_state
 from ledger.tables import deliveries, instances, jobs, results, studies
@@ -30,15 +23,21 @@ RELEASED = "job_released"
 SUPERSEDED = "A later image of the study queued a newer final report."
 
 
-def _waiting(stage: Stage, destination: str | None) -> list[ColumnElement[bool]]:
-    """The jobs that may be claimed once they are due."""
+def _waiting(
+    connection: Connection, stage: Stage, destination: str | None, tried: bool | None = None
+) -> list[ColumnElement[bool]]:
+    """The jobs that may be claimed once they are due. tried: only those that were, or were not, claimed before."""
     wanted = [jobs.c.stage == stage, jobs.c.state == JobState.QUEUED]
+    if tried is not None:
+        wanted.append(jobs.c.attempts > 0 if tried else jobs.c.attempts == 0)
     if destination is not None:
         wanted.append(jobs.c.destination == destination)
     if stage is Stage.REPORT:
         wanted.append(or_(jobs.c.report_kind != ReportKind.FINAL, ~_analysis_pending()))
     if stage in (Stage.REPORT, Stage.DELIVER, Stage.NOTIFY):
         wanted.append(~of_held_study())
+    if stage in (Stage.DELIVER, Stage.NOTIFY) and destination != SINK:
+        wanted.append(~shadow.held_back(connection))
     return wanted
 
 
@@ -48,20 +47,27 @@ def of_held_study() -> ColumnElement[bool]:
 
 
 def claim(
-    connection: Connection, stage: Stage, owner: str, limit: int, lease_s: float, destination: str | None
+    connection: Connection,
+    stage: Stage,
+    owner: str,
+    limit: int,
+    lease_s: float,
+    destination: str | None,
+    tried: bool | None = None,
 ) -> list[Job]:
     """Take up to `limit` due jobs, most urgent first. Two claimers never get the same job.
 
     A job that was tried before comes alone: if it is what killed its worker, it kills nobody else's attempt.
     """
     wanted = (
-        select(jobs.c.id, jobs.c.attempts)
-        .where(*_waiting(stage, destination), jobs.c.due_at <= db_now())
+        select(jobs.c.id, jobs.c.attempts, jobs.c.rank)
+        .where(*_waiting(connection, stage, destination, tried), jobs.c.due_at <= db_now())
         .order_by(jobs.c.rank, jobs.c.due_at, jobs.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
     )
     found = connection.execute(wanted).all()
+    found = [row for row in found if row.rank != RANK] or found  # nobody's batch is longer for a heartbeat
     ids = [row.id for row in takewhile(lambda row: row.attempts == 0, found)] or [row.id for row in found[:1]]
     if not ids:
         return []
@@ -79,9 +85,11 @@ def claim(
     return _read_claimed(connection, ids)
 
 
-def next_due_in_s(connection: Connection, stage: Stage, destination: str | None) -> float | None:
+def next_due_in_s(
+    connection: Connection, stage: Stage, destination: str | None, tried: bool | None = None
+) -> float | None:
     """Seconds until the next waiting job is due; 0 when one is; None when none waits."""
-    due = select(func.min(jobs.c.due_at)).where(*_waiting(stage, destination))
+    due = select(func.min(jobs.c.due_at)).where(*_waiting(connection, stage, destination, tried))
     value = connection.execute(select(due.scalar_subquery() - db_now())).scalar()
     return None if value is None else max(0.0, float(value))
 
@@ -126,13 +134,20 @@ def end(connection: Connection, job: Job, event: JobEvent, reason: str = "", del
 
 
 def retry(connection: Connection, job: Job, reason: str, delay_s: float) -> None:
-    """Give a held job back. A final report gives way to a newer one that waits already."""
+    """Give a held job back. A final report gives way to a newer one that waits already.
+
+    A peer is tried for ever: that it fails as it did is no event. The job keeps its tries and why.
+    """
     if _is_superseded(connection, job):
         end(connection, job, JobEvent.FINISHED, SUPERSEDED)
         return
+    before = connection.execute(select(jobs.c.reason).where(jobs.c.id == job.job_id)).scalar()
     end(connection, job, JobEvent.FAILED_RETRYABLE, reason, delay_s)
+    if job.stage in OUTWARD and before == reason:
+        return
     when = f" in {delay_s:.0f} s" if delay_s > 0 else ""
-    text = f"{job.stage.capitalize()} will be tried again{when}: {reason}"
+    often = f", after {job.attempt} tries" if job.stage in OUTWARD and job.attempt > 1 else ""
+    text = f"{job.stage.capitalize()} will be tried again{when}{often}: {reason}"
     note(connection, job.study_instance_uid, f"{job.stage}_retry", text, _instance_id(job), job.job_id)
 
 
@@ -156,6 +171,8 @@ def park(connection: Connection, job: Job, reason: str, result: ImageResult | No
 
 
 def _after_parking(connection: Connection, job: Job, reason: str, result: ImageResult | None) -> None:
+    if not job.is_heartbeat:
+        audit.record(connection, deeds.parked(job))
     note(connection, job.study_instance_uid, f"{job.stage}_parked", reason, _instance_id(job), job.job_id)
     if job.stage is Stage.ANALYSE and job.instance is not None:
         failed = result or ImageResult(
@@ -175,7 +192,9 @@ def record_results(connection: Connection, job: Job, found: tuple[ImageResult, .
     before = connection.execute(
         select(studies.c.priority).where(studies.c.study_uid == study_uid).with_for_update()
     ).scalar_one()
-    connection.execute(results.delete().where(results.c.instance_id == job.instance.instance_id))
+    earlier = results.c.instance_id == job.instance.instance_id
+    removal.queue(connection, removal.pictures(connection, earlier))
+    connection.execute(results.delete().where(earlier))
     for result in found:
         connection.execute(
             results.insert().values(
@@ -197,11 +216,12 @@ def record_results(connection: Connection, job: Job, found: tuple[ImageResult, .
     return after
 
 
-def release(connection: Connection, job_id: int) -> Stage | None:
+def release(connection: Connection, job_id: int, actor: str = deeds.PERSON) -> Stage | None:
     """A person lets a parked job run again, with fresh attempts. Returns its stage, None when it is not parked."""
     row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.PARKED)).first()
     if row is None:
         return None
+    audit.record(connection, deeds.operated(actor, "released", row.study_uid, job=job_id, stage=row.stage))
     if row.report_kind == ReportKind.FINAL:
         lock_study(connection, row.study_uid)
         if connection.execute(select(final_report_waits(row.study_uid))).scalar():
@@ -228,7 +248,7 @@ def hurry(connection: Connection, destination: str) -> None:
     connection.execute(update(jobs).where(waiting, jobs.c.due_at > db_now()).values(due_at=db_now()))
 
 
-def redirect(connection: Connection, old: str, new: str) -> int:
+def redirect(connection: Connection, old: str, new: str, actor: str = deeds.PERSON) -> int:
     """Send what waits, or was parked, for the destination `old` to `new` instead. Returns how many jobs moved.
 
     A parked proof is of what `old` accepted and lost again and again: that is sent too.
@@ -258,6 +278,8 @@ def redirect(connection: Connection, old: str, new: str) -> int:
     for row in moved:
         text = f"A person redirected what waited for {old} to {new}."
         note(connection, row.study_uid, "delivery_redirected", text, None, row.id)
+        said = deeds.operated(actor, "redirected", row.study_uid, job=row.id, **{"from": old, "to": new})
+        audit.record(connection, said)
     return len(moved)
 
 

@@ -8,24 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 
 from ledger.codec import load_result, moment
-from ledger.records import (
-    NOT_GONE,
-    DeliveryState,
-    Disposition,
-    Finding,
-    ImageResult,
-    Proof,
-    ReportKind,
-    ResultStatus,
-    Stage,
-    TriagePriority,
-)
+from ledger.delivery_records import NOT_GONE, DeliveryState, Proof
+from ledger.records import Disposition, Finding, ImageResult, ReportKind, ResultStatus, Stage, TriagePriority
 from ledger.slices import Counted, is_slice, slices_marked, slices_refused, why_not_assessed
 from ledger.standing import counts_now
 from ledger.states import UNFINISHED, JobState
 from ledger.tables import deliveries, instances, jobs, objects, reports, results, studies
 
-_LEAST_DONE = (*NOT_GONE[::-1], DeliveryState.WAITING, DeliveryState.DELIVERED)
+_LEAST_DONE = (*NOT_GONE[::-1], DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.SHADOW)
 _LEAST_CERTAIN = (Proof.MISSING, Proof.NONE, Proof.WAITING, Proof.UNPROVEN, Proof.FOUND, Proof.COMMITTED)
 
 
@@ -47,8 +37,10 @@ class WorklistEntry:
     not_assessed_reason: str  # why the study is not, or an image or a series of it
     first_received_at: datetime
     last_received_at: datetime
+    last_image_at: datetime  # the last that was new: the same bytes again are no news
     delivered_at: datetime | None  # when the last object of the newest report was accepted everywhere
-    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused | stopped)
+    told_at: datetime | None  # the same of the first report that rests on the last image; None: there is none yet
+    deliveries: tuple[tuple[str, str], ...]  # (destination, waiting | delivered | refused | stopped | shadow)
     report_priority: TriagePriority | None
     report_kind: ReportKind | None = None  # of the newest report
     hold: str = ""  # why nothing of this study may leave; empty: nothing holds it
@@ -57,11 +49,12 @@ class WorklistEntry:
     slices_marked: Counted = ()  # of slice models: labels
     slices_refused: Counted = ()  # reasons
     report_parked: bool = False  # a report of it was not made, and waits for a person
+    is_shadow: bool = False  # its newest report was made in shadow mode: never sent
 
 
 def worklist(connection: Connection, since: datetime | None, include_hidden: bool) -> list[WorklistEntry]:
     """Studies, most urgent first, then longest waiting. Hidden: those that no model is meant for."""
-    query = select(studies)
+    query = select(studies).where(~studies.c.is_heartbeat)
     if since is not None:
         query = query.where(studies.c.last_received_at >= since.timestamp())
     rows = connection.execute(query).all()
@@ -71,6 +64,12 @@ def worklist(connection: Connection, since: datetime | None, include_hidden: boo
     if not include_hidden:
         entries = [entry for entry in entries if entry.priority or entry.pending or entry.is_prior or entry.hold]
     return sorted(entries, key=_urgency)
+
+
+def entry_of(connection: Connection, study_uid: str) -> WorklistEntry | None:
+    """One study's line, whether the list would show it or not."""
+    row = connection.execute(select(studies).where(studies.c.study_uid == study_uid)).first()
+    return _StudyParts(connection, [study_uid]).entry(row) if row else None
 
 
 def _urgency(entry: WorklistEntry) -> tuple[int, datetime]:
@@ -89,6 +88,7 @@ class _StudyParts:
                     instances.c.modality,
                     instances.c.disposition,
                     instances.c.sop_instance_uid,
+                    instances.c.received_at,
                 )
                 .where(instances.c.study_uid.in_(uids))
                 .order_by(instances.c.id)
@@ -118,6 +118,8 @@ class _StudyParts:
                     reports.c.id.label("report_id"),
                     reports.c.priority,
                     reports.c.kind,
+                    reports.c.is_shadow,
+                    reports.c.last_byte_at,
                     deliveries.c.destination,
                     deliveries.c.state,
                     deliveries.c.proof,
@@ -138,7 +140,8 @@ class _StudyParts:
         said = [result for _, result in found]
         worst = _worst([result for result in said if not is_slice(result)])
         newest = self._newest_report(study.study_uid)
-        sent = [row for row in newest if row.destination and row.state != DeliveryState.NOT_NEEDED]
+        sent = _sent(newest)
+        last_image_at = moment(max((row.received_at for row in own), default=study.first_received_at))
         return WorklistEntry(
             study_instance_uid=study.study_uid,
             priority=TriagePriority(study.priority) if study.priority else None,
@@ -157,18 +160,27 @@ class _StudyParts:
             not_assessed_reason=why_not_assessed(found),
             first_received_at=moment(study.first_received_at),
             last_received_at=moment(study.last_received_at),
+            last_image_at=last_image_at,
             delivered_at=_all_delivered_at(sent),
+            told_at=_all_delivered_at(_sent(self._first_report(study.study_uid, last_image_at))),
             deliveries=_by_destination(sent, "state", _LEAST_DONE),
             report_priority=TriagePriority(newest[0].priority) if newest else None,
             report_kind=ReportKind(newest[0].kind) if newest else None,
             hold=study.hold,
             proofs=_by_destination(sent, "proof", _LEAST_CERTAIN),
             report_parked=study.study_uid in self._parked,
+            is_shadow=bool(newest and newest[0].is_shadow),
         )
 
     def _newest_report(self, study_uid: str) -> list[Row[Any]]:
         rows = self._deliveries.get(study_uid, [])
         return [row for row in rows if row.report_id == rows[-1].report_id]
+
+    def _first_report(self, study_uid: str, last_image_at: datetime) -> list[Row[Any]]:
+        """The first that rests on the last image and repeats none (ledger/slo.py)."""
+        rows = self._deliveries.get(study_uid, [])
+        new = [row for row in rows if row.last_byte_at is not None and moment(row.last_byte_at) >= last_image_at]
+        return [row for row in new if row.report_id == new[0].report_id]
 
 
 def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
@@ -176,6 +188,10 @@ def _grouped(rows: Iterable[Row[Any]]) -> dict[str, list[Row[Any]]]:
     for row in rows:
         groups.setdefault(row.study_uid, []).append(row)
     return groups
+
+
+def _sent(rows: list[Row[Any]]) -> list[Row[Any]]:
+    return [row for row in rows if row.destination and row.state != DeliveryState.NOT_NEEDED]
 
 
 def _worst(said: list[ImageResult]) -> ImageResult | None:

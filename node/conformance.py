@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 from highdicom.sr import CodedConcept
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -22,11 +23,14 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from config import Settings
 from config.load import origins
-from config.settings import Destination
+from config.settings import CommitmentRequestor, Destination
+from ledger import commitment_results
 from ledger.records import ResultObject
-from scp import contexts, part10, status
-from scp.disposition import is_image_class
-from scp.engine import Refusal
+from scp import part10, status
+from scp.admission.disposition import is_image_class
+from scp.commitment import requests as commitment_requests
+from scp.network import contexts
+from scp.network.policy import Refusal
 from sr_writer import codes, commitment, reasons
 from sr_writer.dress import SERIES_NUMBERS
 from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, software_version
@@ -71,6 +75,8 @@ def _facts() -> dict[str, Any]:
         "statuses": table(("Status", "When"), _statuses()),
         "destination_statuses": table(("Status", "What it means for the object"), _destination_statuses()),
         "failure_reasons": table(("Failure Reason", "Read as: the destination ..."), _failure_reasons()),
+        "given_reasons": table(("Failure Reason", "When"), _given_reasons()),
+        "commitment": commitment_requests,
         "profiles": table(("Object", *PROFILES), _profiles()),
         "kinds": table(("Object", "SOP classes", "Modality", "Series number", "Root template"), _kinds(made)),
         "attributes": table(("Attribute", "Tag", "VR", *(_words(one.kind) for one in made)), _attributes(made)),
@@ -79,7 +85,8 @@ def _facts() -> dict[str, Any]:
         "private_scheme": codes.PRIVATE_SCHEME,
         "private_scheme_uid": codes.PRIVATE_SCHEME_UID,
         "settings_table": table(("Setting", "Default"), _settings(settings)),
-        "destination_table": table(("Setting of a destination", "Default"), _destination()),
+        "destination_table": table(("Setting of a destination", "Default"), _fields(Destination)),
+        "requestor_table": table(("Setting of a commitment requestor", "Default"), _fields(CommitmentRequestor)),
     }
 
 
@@ -128,6 +135,8 @@ def _storage_class_name(uid: str) -> str:
 
 _WHEN = {
     Refusal.CALLING_AE_TITLE: "the calling AE title is not among `receive.allowed_calling_ae_titles`",
+    Refusal.BINDING: "`[[peers]]` binds the calling AE title to another certificate or address, or the certificate to "
+    "another title",
     Refusal.CALLED_AE_TITLE: "the called AE title is not ours and `receive.require_called_ae_title` is on",
     Refusal.TEMPORARY_CONGESTION: "the store cannot make anything durable",
     Refusal.LOCAL_LIMIT: "`receive.max_associations` are open",
@@ -136,7 +145,7 @@ _WHEN = {
 
 def _refusals() -> Iterator[Row]:
     for refusal in Refusal:
-        yield "/".join(map(str, refusal.value)), _WHEN[refusal]
+        yield "/".join(map(str, refusal.answer)), _WHEN[refusal]
 
 
 def _statuses() -> Iterator[Row]:
@@ -145,6 +154,20 @@ def _statuses() -> Iterator[Row]:
         yield _code(code), re.split(r"(?<=[a-z])\. (?=`)", " ".join((error.__doc__ or "").split()))[0].rstrip(".") + "."
     yield _code(status.PROCESSING_FAILURE), "An error that was not foreseen, before anything was stored."
     yield _code(status.OUT_OF_RESOURCES), "An error that was not foreseen, after storing: send it again."
+
+
+_GIVEN = {
+    commitment_results.PROCESSING_FAILURE: "the stored file is gone or not what was received; an alarm in the log",
+    commitment_results.NO_SUCH_OBJECT: "no such instance was received",
+    commitment_results.CONFLICT: "it was received under another SOP class",
+    commitment_results.DUPLICATE_TRANSACTION: "another list came under the same Transaction UID",
+    commitment_results.RESOURCE_LIMITATION: "it was received longer ago than `retention_days`",
+}
+
+
+def _given_reasons() -> Iterator[Row]:
+    for reason, when in _GIVEN.items():
+        yield _code(reason), when
 
 
 # --- deliver and prove ---
@@ -260,8 +283,8 @@ def _settings(settings: Settings) -> Iterator[Row]:
             yield f"`{key}`", _shown(value)
 
 
-def _destination() -> Iterator[Row]:
-    for name, field in Destination.model_fields.items():
+def _fields(block: type[BaseModel]) -> Iterator[Row]:
+    for name, field in block.model_fields.items():
         yield f"`{name}`", "-" if field.default is PydanticUndefined else _shown(field.default)
 
 

@@ -1,11 +1,14 @@
 """How commands speak: results on standard output, everything else on standard error."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 from config import ConfigError, Settings, load_settings
 from sr_writer.words import unspeakable
@@ -50,6 +53,13 @@ def fail(text: str) -> NoReturn:
     raise typer.Exit(EXIT_FAILED)
 
 
+def confirmed(question: str) -> bool:
+    """What a person at the terminal answers; a usage error where nobody is there."""
+    if not sys.stdin.isatty():
+        usage_error("nobody is there to ask: give --yes")
+    return typer.confirm(question, err=True)
+
+
 def reason_given(text: str) -> str:
     """A person's --reason on one line. Ends with 2 where it holds a word for which a report would leave it out."""
     if word := unspeakable(text):
@@ -60,8 +70,10 @@ def reason_given(text: str) -> str:
     return " ".join(text.split())
 
 
-def progress() -> Progress:
+def progress() -> "Progress":
     """A progress bar on standard error that leaves nothing behind."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,6 +1,8 @@
-"""Which files a command line means."""
+"""Which files a command line means, and how those are written that name patients."""
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,3 +22,11 @@ def walk(paths: Iterable[Path]) -> Iterator[Path]:
             )
         else:
             yield path
+
+
+def private(path: str, flags: int) -> int:
+    """For `open(..., opener=private)`: a file for its owner alone, also where it was there before."""
+    descriptor = os.open(path, flags, 0o600)
+    with suppress(PermissionError):  # a volume that knows no modes
+        os.fchmod(descriptor, 0o600)
+    return descriptor

@@ -9,10 +9,11 @@ import sys
 import threading
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
 from datetime import date, time
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -33,6 +34,23 @@ REFUSED_KEYS = frozenset((
 QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "py.warnings", "PIL", "asyncio")
 
 
+class _Patient:
+    """Standard error, which may be a file on a disk that is full: a line that cannot be written is lost, and nobody's
+    work with it."""
+
+    def write(self, line: str) -> int:
+        with suppress(OSError):
+            return sys.stderr.write(line)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
+STDERR: Final = cast(TextIO, _Patient())
+
+
 def configure(level: str, role: str) -> None:
     """Send structlog, stdlib logging, warnings and unhandled errors of this process to stderr as JSON lines."""
     structlog.configure(
@@ -46,7 +64,7 @@ def configure(level: str, role: str) -> None:
             structlog.processors.JSONRenderer(default=_printable),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=lambda *names: structlog.WriteLogger(sys.stderr),  # a line is one write: roles share stderr
+        logger_factory=lambda *names: structlog.WriteLogger(STDERR),  # a line is one write: roles share stderr
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

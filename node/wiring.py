@@ -9,7 +9,7 @@ from pathlib import Path
 from config import Settings
 from ledger.errors import OpenTriageError
 from ledger.ledger import Ledger
-from ledger.presence import is_there, place
+from ledger.presence import is_older, is_there, place
 from ledger.store import Store
 
 
@@ -28,7 +28,13 @@ def open_ledger(settings: Settings, must_exist: bool = False) -> Ledger:
                 f"no ledger at {place(settings.database_url)}: has a node run with these settings? "
                 "Is --config (or OPENTRIAGE_CONFIG) missing?"
             )
-        return Ledger.open(settings.database_url, Store(settings.node.state_dir / "store"))
+        if must_exist and is_older(settings.database_url):
+            raise NoLedger(
+                f"the ledger at {place(settings.database_url)} is of an older release, which may still be running: "
+                "start this release's node, or run `opentriage ledger upgrade`, before you ask it"
+            )
+        store, wake = Store(settings.node.state_dir / "store"), run_dir(settings) / "wake"
+        return Ledger.open(settings.database_url, store, settings.node.mode == "shadow", wake)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ No warning (0xB000, 0xB006, 0xB007) is ever sent: nothing is altered or discarde
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from scp.errors import (
     ClassNotAccepted,
@@ -47,6 +48,7 @@ STATUS_OF: dict[type[Exception], int] = {
     InvalidUid: INVALID_OBJECT_INSTANCE,
     ClassNotAccepted: SOP_CLASS_NOT_SUPPORTED,
 }
+REFUSALS: Final = tuple(sorted({*STATUS_OF.values(), PROCESSING_FAILURE}))  # every status but success that is answered
 
 
 def answer_to(error: Exception, stored: bool = False) -> Answer:

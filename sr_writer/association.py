@@ -1,6 +1,6 @@
-"""An association with a destination: to store results there, or to ask in one of the DICOM ways what it holds."""
+"""An association that we open: to store results with a destination, to ask in one of the DICOM ways what it holds, or
+to tell a sender what we keep."""
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -8,12 +8,18 @@ from typing import TypeVar
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from config.settings import DeliverSettings, Destination
+from config.settings import DeliverSettings
 from ledger.errors import PermanentError
+from sr_writer.answers import keep_answers
+from sr_writer.bounded_socket import Limits
 from sr_writer.errors import Unreachable
 from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from sr_writer.peer import Peer
+from sr_writer.secure import client_context, why_not
 from sr_writer.statuses import class_name, rejection
 
 _config.LOG_RESPONSE_IDENTIFIERS = False  # an answer to a query may name a patient
@@ -31,7 +37,7 @@ class BrokeOff(Unreachable):
     """The destination took the association and broke off at the request itself."""
 
 
-def insisting(ask: Callable[[], T], destination: Destination, what: str) -> T:
+def insisting(ask: Callable[[], T], destination: Peer, what: str) -> T:
     """`ask`, and once more on a new association when the destination breaks off at the request.
 
     One that takes the association again and breaks off again is there and does not want to be asked: some archives say
@@ -52,17 +58,18 @@ def insisting(ask: Callable[[], T], destination: Destination, what: str) -> T:
 
 @contextmanager
 def asking(
-    destination: Destination,
+    destination: Peer,
     settings: DeliverSettings,
     sop_class_uid: str,
     handlers: Sequence[evt.EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
-    """An association with one accepted context for `sop_class_uid`; released at the end.
+    """An association with one accepted context for `sop_class_uid`; released at the end. roles: where ours is not SCU.
 
     Raises Unreachable (later it may work) and NotOffered (it will not, until somebody changes something there).
     """
     context = build_context(sop_class_uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    association = associate(destination, settings, [context], handlers)
+    association = associate(destination, settings, [context], handlers, roles)
     try:
         if not association.accepted_contexts:
             raise NotOffered(f"{destination.key} does not offer {class_name(sop_class_uid)}.")
@@ -73,10 +80,11 @@ def asking(
 
 
 def associate(
-    destination: Destination,
+    destination: Peer,
     settings: DeliverSettings,
     contexts: list[PresentationContext],
     handlers: Sequence[evt.EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Association:
     """An association that was accepted, perhaps without a single context; then it has ended already.
 
@@ -90,32 +98,51 @@ def associate(
     ae.dimse_timeout = settings.response_timeout_s
     ae.network_timeout = settings.response_timeout_s
     connected: list[evt.Event] = []
-    association = ae.associate(
-        destination.host,
-        destination.port,
-        contexts=contexts,
-        ae_title=destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), (evt.EVT_CONN_OPEN, connected.append), *handlers],
-    )
+    rejections: list[A_ASSOCIATE_RJ] = []
+    secured = client_context(destination.tls, destination.key) if destination.tls.enabled else None
+    limits = Limits(destination.key, settings.connect_timeout_s, settings.response_timeout_s)
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=contexts,
+            ae_title=destination.ae_title,
+            ext_neg=list(roles),
+            tls_args=(secured, destination.host) if secured else None,
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, limits.take),
+                (evt.EVT_CONN_OPEN, connected.append),
+                (evt.EVT_PDU_RECV, _keep_rejection, [rejections]),
+                *handlers,
+            ],
+        )
+    except (OSError, UnicodeError) as error:  # its name means nothing, or this process may have no such socket
+        why = getattr(error, "strerror", "") or type(error).__name__
+        raise Unreachable(f"no connection to {destination.key}: {why}.") from None
     if association.is_established or association.rejected_contexts:
+        limits.stands()
+        keep_answers(association, destination.key, settings.response_timeout_s, limits)
         return association
-    raise _no_association(association, destination, bool(connected))
+    if secured is not None and secured.failure is not None:
+        raise Unreachable(f"{destination.key}: {why_not(secured.failure)}.")
+    if limits.reason:
+        raise Unreachable(f"{destination.key} {limits.reason} when it was asked for an association.")
+    raise _no_association(rejections, destination, bool(connected))
 
 
-def _no_association(association: Association, destination: Destination, connected: bool) -> Exception:
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        source, reason = int(answer.result_source or 0), int(answer.diagnostic or 0)
+def _no_association(rejections: Sequence[A_ASSOCIATE_RJ], destination: Peer, connected: bool) -> Exception:
+    for answer in rejections:
+        source, reason = int(answer.source or 0), int(answer.reason_diagnostic or 0)
         if answer.result != _TRANSIENT:
             return NotOffered(rejection(source, reason, destination))
         return Unreachable(f"{destination.key} is busy ({source}/{reason}); it is tried again.")
     if connected:
-        return Unreachable(f"{destination.key} broke off or did not answer the association request.")
+        perhaps = "; it may not accept our certificate" if destination.tls.enabled else ""
+        return Unreachable(f"{destination.key} broke off or did not answer the association request{perhaps}.")
     return Unreachable(f"no connection to {destination.key}: check host, port and network.")
 
 
-def _without_delay(event: evt.Event) -> None:
-    """Small PDUs leave at once: Nagle and delayed acknowledgement together cost 40 ms an object."""
-    connection = event.assoc.dul.socket
-    if connection is not None and connection.socket is not None:
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
+    """As it comes in. pynetdicom itself forgets one that came, with the end of the connection, before it waited."""
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        rejections.append(event.pdu)

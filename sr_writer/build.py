@@ -138,7 +138,7 @@ def _header(seen: list[InstanceRef], store: Store, findings: StudyFindings) -> t
     try:
         return _source_header(seen, store, findings.study_instance_uid)
     except (SourceUnreadable, NotProven):
-        own = [one for one in findings.predecessors if _withdrawn(findings) and whole_object(store, one) is not None]
+        own = [one for one in findings.takes_back if whole_object(store, one) is not None]
         if not own:
             raise
         return read_header(store.path(own[0].path), findings.study_instance_uid), seen[0]

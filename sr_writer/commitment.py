@@ -1,6 +1,7 @@
 """Ask a destination to take responsibility for what it accepted: Storage Commitment Push Model as SCU (PS3.4 J).
 
-Its answer is an N-EVENT-REPORT, on the association that asked or, minutes later, on one of its own to our AE.
+Its answer is an N-EVENT-REPORT, on the association that asked or, minutes later, on one of its own to our AE. What we
+answer to senders is in sr_writer/commitment_reporting.py.
 """
 
 import queue
@@ -15,6 +16,7 @@ from pynetdicom.association import Association
 from config.settings import DeliverSettings, Destination
 from ledger.commitments import CommitmentAnswer, answer_of
 from sr_writer.association import BrokeOff, NotOffered, asking, insisting
+from sr_writer.bounded_socket import reason_of
 from sr_writer.errors import Unreachable
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"  # SOP class, PS3.4 J.3
@@ -100,6 +102,8 @@ def _act(association: Association, destination: Destination, information: Datase
     began = time.monotonic()
     answered, _ = association.send_n_action(information, _REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     status = answered.get("Status")
+    if status is None and (cut_off := reason_of(association)):
+        raise Unreachable(f"{destination.key} {cut_off} at a request for storage commitment.")
     if status is None and time.monotonic() - began < timeout_s:
         raise BrokeOff(f"{destination.key} broke off at a request for storage commitment.")
     if status is None:

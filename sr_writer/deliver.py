@@ -19,15 +19,18 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DeliverSettings, Destination
-from ledger.records import NOT_GONE, DeliveryOutcome, DeliveryState, StoredObject, TriagePriority
+from ledger.delivery_records import NOT_GONE, DeliveryOutcome, DeliveryState
+from ledger.records import StoredObject, TriagePriority
 from ledger.store import Store
 from sr_writer.association import NotOffered, associate
+from sr_writer.bounded_socket import reason_of
 from sr_writer.errors import NotNow, NotProven, Unreachable
 from sr_writer.implicit_vr import in_implicit_vr
 from sr_writer.statuses import class_name, context_refusal, negotiation, sentence, state_of
 
 OnOutcome = Callable[[DeliveryOutcome], None]
 Prove = Callable[[StoredObject, bytes], None]  # right before a send; raises NotProven, NotNow
+Begin = Callable[[Sequence[StoredObject]], None]  # an association was taken, and these will go over it
 Forms = tuple[StoredObject, ...]  # of one choice, the preferred first; an object without a choice is alone
 Contexts = dict[tuple[str, str], PresentationContext]  # accepted ones by (SOP class UID, transfer syntax UID)
 
@@ -45,7 +48,7 @@ class _Ended(Enum):
 
     DONE = auto()
     ABORTED = auto()  # the peer broke off: the next object may do better on a new association
-    SILENT = auto()  # no answer in time: nothing more is tried now
+    SILENT = auto()  # no answer in time, or none that can be taken: nothing more is tried now
 
 
 def data_set_bytes(content: bytes, sha256: str) -> bytes:
@@ -76,11 +79,15 @@ def _unchecked(item: StoredObject, content: bytes) -> None:
     """Nobody asks for a proof."""
 
 
+def _unheard(objects: Sequence[StoredObject]) -> None:
+    """Nobody wants to know of associations."""
+
+
 class Sender:
     """Sends to one destination. Holds no connection between calls; safe to use from one thread at a time.
 
-    prove: told of each object and its file's bytes right before they would leave. priority: (0000,0700) of every
-    object, instead of what its report says (PS3.7 9.3.1.1).
+    prove: told of each object and its file's bytes right before they would leave. begin: told of what one association
+    is for, once it is there. priority: (0000,0700) of every object, instead of what its report says (PS3.7 9.3.1.1).
     """
 
     def __init__(
@@ -89,11 +96,13 @@ class Sender:
         settings: DeliverSettings,
         prove: Prove = _unchecked,
         priority: int | None = None,
+        begin: Begin = _unheard,
     ) -> None:
         self._destination = destination
         self._settings = settings
         self._prove = prove
         self._priority = priority
+        self._begin = begin
 
     def send(self, objects: Sequence[StoredObject], store: Store, on_outcome: OnOutcome) -> None:
         """Send on one association, most urgent first; `on_outcome` hears of an object once, as soon as it is known.
@@ -115,12 +124,14 @@ class Sender:
                 return self._all(waiting, DeliveryState.WAITING, str(error), on_outcome)
             first = False
             try:
+                self._begin([item for forms in waiting for item in forms])
                 ended, waiting = self._round(association, waiting, store, on_outcome)
             finally:
                 if association.is_established:
                     association.release()
             if ended is _Ended.SILENT:
-                return self._all(waiting, DeliveryState.WAITING, f"{self._destination.key} fell silent.", on_outcome)
+                silent = f"{self._destination.key} did not answer what was sent before it."
+                return self._all(waiting, DeliveryState.WAITING, silent, on_outcome)
         return None
 
     def _round(
@@ -158,8 +169,8 @@ class Sender:
             if ended is not _Ended.DONE or outcome.state not in NOT_GONE:
                 return outcomes, ended
         tried = {outcome.object_id for outcome in outcomes}
-        reason = context_refusal(forms, refused, self._destination)
         left = [item for item in forms if item.object_id not in tried]
+        reason = context_refusal(left, refused, self._destination)
         outcomes += [
             DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, reason, negotiation(item, refused))
             for item in left
@@ -188,11 +199,11 @@ class Sender:
         if status is not None:
             text = sentence(status, item.sop_class_uid, self._destination)
             return DeliveryOutcome(item.object_id, state_of(status), status, text, agreed), _Ended.DONE
-        silent = time.monotonic() - began >= self._settings.response_timeout_s
+        silent, cut_off = time.monotonic() - began >= self._settings.response_timeout_s, reason_of(association)
         how = f"did not answer within {self._settings.response_timeout_s:g} s" if silent else "broke off"
-        reason = f"{self._destination.key} {how} while an object was sent; it is tried again."
+        reason = f"{self._destination.key} {cut_off or how} while an object was sent; it is tried again."
         outcome = DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, reason, agreed)
-        return outcome, _Ended.SILENT if silent else _Ended.ABORTED
+        return outcome, _Ended.SILENT if silent or cut_off else _Ended.ABORTED
 
     def _associate(self, waiting: Sequence[Forms]) -> Association:
         """An association with contexts for every form, perhaps none accepted. Raises Unreachable, NotOffered."""
@@ -217,10 +228,10 @@ def _c_store(
 ) -> int | None:
     """One C-STORE with exactly `data` as its data set; the status, or None when there was no valid answer.
 
-    Follows `Association.send_c_store` of pynetdicom 3.0, which has no public way to send encoded bytes.
+    Follows `Association.send_c_store` of pynetdicom 3.0, which has no public way to send encoded bytes. The
+    association numbers it, and lets nothing through that answers another one (sr_writer/answers.py).
     """
     request = C_STORE()
-    request.MessageID = 1 + item.object_id % 65535  # one message is outstanding at a time
     request.AffectedSOPClassUID = item.sop_class_uid
     request.AffectedSOPInstanceUID = item.sop_instance_uid
     said = _HIGH if item.priority is TriagePriority.HIGH else _MEDIUM

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -17,6 +16,7 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 from config.settings import ReportSettings
 from ledger.records import InstanceRef, ReportKind, ResultObject, StudyFindings, VolumeFinding
 from sr_writer import codes
+from sr_writer.encode import as_file
 from sr_writer.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Identity, software_version
 from sr_writer.profiles import NOTHING, Plan
 from sr_writer.source import SourceHeader
@@ -147,7 +147,9 @@ def _contribution(report: Report) -> Dataset:
     item = Dataset()
     _equipment(item, report.settings)
     item.PurposeOfReferenceCodeSequence = [codes.PROCESSING_EQUIPMENT]
-    item.ContributionDateTime = f"{report.at:%Y%m%d%H%M%S.%f}"
+    # With its own offset (PS3.5 6.2, DT). One of the whole object (PS3.3 C.12.1) would speak of the times that are
+    # copied from the image too, of which nobody knows it where the image does not say.
+    item.ContributionDateTime = f"{report.at:%Y%m%d%H%M%S.%f%z}"
     item.ContributionDescription = "AI triage, research use only"
     return item
 
@@ -194,22 +196,20 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 
 def finished(ds: Dataset, kind: str) -> ResultObject:
     """The object as the Part 10 bytes that are kept and sent."""
-    plain = Dataset(ds)
-    plain.file_meta = FileMetaDataset()
-    plain.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    plain.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    plain.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    plain.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    plain.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = BytesIO()
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        plain.save_as(buffer, enforce_file_format=True, implicit_vr=False, little_endian=True)
+        content = as_file(Dataset(ds), meta)
     return ResultObject(
         kind=kind,
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
         transfer_syntax_uid=str(ExplicitVRLittleEndian),
-        content=buffer.getvalue(),
+        content=content,
     )

@@ -36,6 +36,7 @@ _OTHER_THINGS = {  # sequences whose items refer to studies, procedure steps and
     Tag(keyword)
     for keyword in ("ReferencedStudySequence", "ReferencedPatientSequence", "ReferencedPerformedProcedureStepSequence")
 }
+_MAY_BE_SEQUENCE = ("SQ", "UN", None)  # VRs as they lie in a file; None: Implicit VR, which the dictionary resolves
 UNREADABLE = (  # what pydicom raises over a file that is not one of ours any more
     AttributeError, EOFError, InvalidDicomError, LookupError, NotImplementedError, OverflowError, RecursionError,
     TypeError, ValueError,
@@ -102,8 +103,14 @@ class Guard:
 
     def header(self, notice: Notice) -> SourceHeader:
         """For an adapter, of the image that `notice` is about: all sources are what was received and looked at, of one
-        patient and of the study. Raises as `prove` does."""
-        sources = self._read_sources(notice.report_id)
+        patient and of the study. Of a withdrawal whose sources are damaged or were removed: of what it takes back.
+        Raises as `prove` does."""
+        try:
+            sources = self._read_sources(notice.report_id)
+        except NotProven:
+            if not (earlier := self._evidence(notice.report_id).takes_back):
+                raise
+            return self._own_header(notice.study_instance_uid, earlier)
         if any(one.study_instance_uid != notice.study_instance_uid for one in sources.identities.values()):
             raise NotProven(f"A source image of this report names another study. {_LOOK}")
         _check_one_patient(sources.identities.values())
@@ -115,6 +122,17 @@ class Guard:
         if self._stamp(notice.source) != sources.stamps[notice.source.instance_id]:
             raise NotNow("a source image changed while it was read")
         return header
+
+    def _own_header(self, study_instance_uid: str, earlier: Iterable[SentReference]) -> SourceHeader:
+        """What left was proven then: all of it that is whole is of one patient and of the study. Raises NotProven."""
+        whole = [(one, content) for one in earlier if (content := whole_object(self._store, one)) is not None]
+        alike = {(one.patient, one.study_uids) for one in (_said(content) for _, content in whole)}
+        if [study_uids for _, study_uids in alike] != [frozenset({study_instance_uid})]:
+            raise NotProven(f"What is taken back does not name one patient and the study. {_LOOK}")
+        try:
+            return read_header(self._store.path(whole[0][0].path), study_instance_uid)
+        except SourceUnreadable as error:
+            raise NotNow("our own report cannot be read now") from error
 
     # --- the sources ---
 
@@ -234,10 +252,13 @@ def _said(content: bytes) -> _Said:
 
 
 def _uids(ds: Dataset) -> Iterator[tuple[int, str]]:
-    """Every Study Instance UID and Referenced SOP Instance UID, at any depth."""
-    for element in ds:
-        if element.VR == "SQ" and element.tag not in _OTHER_THINGS:
+    """Every Study Instance UID and Referenced SOP Instance UID, at any depth. What is neither is not decoded."""
+    for tag in ds.keys():  # noqa: SIM118  without it every element would be decoded
+        if ds.get_item(tag).VR not in _MAY_BE_SEQUENCE and tag not in (_REFERENCED, _STUDY):
+            continue
+        element = ds[tag]
+        if element.VR == "SQ" and tag not in _OTHER_THINGS:
             for item in element.value or ():
                 yield from _uids(item)
-        elif element.tag in (_REFERENCED, _STUDY) and element.value:
-            yield element.tag, str(element.value)
+        elif tag in (_REFERENCED, _STUDY) and element.value:
+            yield tag, str(element.value)

@@ -1,10 +1,11 @@
-"""How anything here talks HTTP: no redirects, no proxy of the environment, certificates checked."""
+"""How anything here talks HTTP: no redirects, no proxy of the environment, TLS as everywhere, certificates checked."""
 
-import ssl
 import urllib.request
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
+
+from sr_writer.secure import NONE, named_context
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -18,7 +19,5 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def opener(ca_file: Path | None = None) -> urllib.request.OpenerDirector:
     """ca_file: whose certificates are trusted; None for the system's. Raises OSError where it cannot be read."""
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect()
-    )
+    secured = urllib.request.HTTPSHandler(context=named_context(ca_file or NONE))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), secured, _NoRedirect())

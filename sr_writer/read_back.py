@@ -6,7 +6,6 @@ before it is called missing: not every archive matches a list of UIDs.
 
 import json
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,14 +18,11 @@ from pydicom.dataset import Dataset
 from pynetdicom.association import Association
 
 from config.settings import DeliverSettings, Destination
-from sr_writer.association import BrokeOff, NotOffered, asking, insisting
+from sr_writer.association import NotOffered, asking, insisting
 from sr_writer.errors import Unreachable
+from sr_writer.find import STUDY_ROOT_FIND, matches
 from sr_writer.http_opener import opener
 
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-_PENDING = frozenset({0xFF00, 0xFF01})
-_LATER = frozenset({0x0110, 0x0213, 0xA700})
-_ANSWERS_MAX = 10_000
 _BODY_MAX_BYTES = 4 * 1024 * 1024
 _SOP_INSTANCE_UID = "00080018"
 
@@ -69,38 +65,13 @@ def _by_series(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
 def _query(
     association: Association, destination: Destination, series: Wanted, uids: Sequence[str], timeout_s: float
 ) -> set[str]:
-    began = time.monotonic()
-    if not association.is_established:
-        raise Unreachable(f"{destination.key} broke off while it was asked what it holds.")
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "IMAGE"
     identifier.StudyInstanceUID = series.study_instance_uid
     identifier.SeriesInstanceUID = series.series_instance_uid
     identifier.SOPInstanceUID = list(uids) if len(uids) > 1 else uids[0]
-    found: set[str] = set()
-    answers = association.send_c_find(identifier, STUDY_ROOT_FIND)
-    for count, (answered, match) in enumerate(answers):
-        status = answered.get("Status")
-        if status in _PENDING:
-            if count >= _ANSWERS_MAX:
-                association.abort()
-                raise NotOffered(f"{destination.key} answers a query for {len(uids)} objects without end.")
-            if match is not None and "SOPInstanceUID" in match:
-                found.add(str(match.SOPInstanceUID))
-            continue
-        if status is None and time.monotonic() - began < timeout_s:
-            raise BrokeOff(f"{destination.key} broke off while it was asked what it holds.")
-        _check_last(status, destination)
-    return found
-
-
-def _check_last(status: int | None, destination: Destination) -> None:
-    if status is None:
-        raise Unreachable(f"{destination.key} did not answer when it was asked what it holds.")
-    if status in _LATER:
-        raise Unreachable(f"{destination.key} cannot answer a query now (0x{status:04X}).")
-    if status != 0x0000:
-        raise NotOffered(f"{destination.key} refused a query for what it holds (0x{status:04X}).")
+    found = matches(association, destination, identifier, timeout_s)
+    return {str(match.SOPInstanceUID) for match in found if "SOPInstanceUID" in match}
 
 
 def qido(destination: Destination, settings: DeliverSettings, wanted: Sequence[Wanted]) -> set[str]:

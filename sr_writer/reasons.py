@@ -46,10 +46,13 @@ REASONS: dict[str, Coded] = {
     "lut_invalid": _GREY,
     "decode_failed": _UNDECODABLE,
     "decode_limit": _UNDECODABLE,
+    "decoder_missing": _UNDECODABLE,
     "unreadable": _UNDECODABLE,
     "package_refused": _private("NO_MODEL", "Model cannot be used on this node"),
     "output_not_finite": (_REASON, _SOFTWARE_FAILURE),
     "internal_error": (_REASON, _SOFTWARE_FAILURE),
+    "process_lost": (_REASON, _SOFTWARE_FAILURE),
+    "attempts_exhausted": (_REASON, _SOFTWARE_FAILURE),
     "parked": (_REASON, _SOFTWARE_FAILURE),
 }
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom import uid as uids
 from pydicom.charset import convert_encodings
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.valuerep import format_number_as_ds
+from pydicom.valuerep import STR_VR, format_number_as_ds
 
 from sr_writer.clean import code_string, date, is_broken, numbers_in, offset_of, one_of, printable, time, visible
 from sr_writer.errors import SourceUnreadable
@@ -293,11 +294,11 @@ class Values:
         self._declared = encodings if encodings is not None else self._encodings()
 
     def text(self, keyword: str, clean: Callable[[str], str] = printable) -> str:
-        """Each value cleaned, joined by a backslash; empty when absent or unreadable."""
+        """Each value cleaned, joined by a backslash; empty when absent, unreadable, or text in a binary VR."""
         try:
             element = self._element(keyword)
             value = None if element is None else element.value
-            if value is None:
+            if element is None or value is None or (element.VR not in STR_VR and dictionary_VR(keyword) in STR_VR):
                 return ""
             parts = value if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [value]
             return "\\".join(clean(str(part)) for part in parts)

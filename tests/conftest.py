@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from pynetdicom.transport import AssociationSocket
 
 from tests.support import realdata
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # a test may import ONNX Runtime before any package of ours
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and a console keeps for ever what it found when it was made
-APART = {"train": "make test-train", "viewers": "make test-viewers"}  # pyproject.toml: norecursedirs
+for wish in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE", "TERMINAL_WIDTH"):
+    os.environ.pop(wish, None)  # with any of these, rich and typer write colours or other widths into what tests read
+# Neither a machine that is busy for 0.2 s nor chance decides whether a test passes: the same examples each time, as in
+# tests/fuzz. Others are tried with `--hypothesis-profile=chance` (and `--hypothesis-seed`).
+QUIET = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+hypothesis.register_profile("chance", print_blob=True, **QUIET)
+hypothesis.register_profile("same", derandomize=True, **QUIET)
+hypothesis.load_profile("same")
+APART = {name: f"make test-{name}" for name in ("page", "peers", "train", "viewers")}  # pyproject.toml: norecursedirs
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

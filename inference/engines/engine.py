@@ -45,6 +45,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def together(self) -> int:
+        """So many images of a batch are computed side by side; the others wait for them."""
+        ...
+
+    @property
     def inputs(self) -> dict[str, str]:
         """Name to element type, such as "float32"."""
         ...

@@ -24,6 +24,7 @@ class OnnxCpuEngine:
     """One image at a time: kernels may differ by batch size, and a batch gains next to nothing here."""
 
     precision: Precision = "float32"
+    together = 1
 
     def __init__(self, graph: Graph, resources: Resources) -> None:
         self._graph = graph
@@ -42,6 +43,7 @@ class OnnxGpuEngine:
     def __init__(self, graph: Graph, resources: Resources, provider: Provider, precision: Precision) -> None:
         self.precision = precision
         self._graph, self._batch = graph, resources.batch
+        self.together = resources.batch
         wanted: list[tuple[str, dict[str, str]]] = [("CUDAExecutionProvider", CUDA_OPTIONS)]
         if provider == "tensorrt":
             wanted.insert(0, ("TensorrtExecutionProvider", tensorrt_options(graph, resources, precision)))

@@ -49,6 +49,10 @@ class OpenVinoEngine:
         if self.outputs.issuperset(graph.wanted) and not self._same_bits():
             self._alone = self._streams
 
+    @property
+    def together(self) -> int:
+        return len(self._streams)
+
     def run(self, images: NDArray[np.float32]) -> Arrays:
         return self._through(self._alone if len(images) == 1 else self._streams, images)
 

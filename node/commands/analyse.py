@@ -12,13 +12,13 @@ from inference.picture_kinds import PICTURE_KINDS
 from ledger.errors import OpenTriageError
 from ledger.figures import with_sd
 from ledger.records import InstanceResults
-from node.analyse_output import Scratch, write_studies
-from node.analyse_volumes import Series
-from node.analysing import lines, look, source_of
 from node.console import EXIT_FAILED, ConfigOption, JsonOption, err, fail, progress, settings_of, usage_error
 from node.files import missing, walk
 from node.logging import configure
-from node.triage_list import NO_FLAG
+from node.looking.analysing import lines, look, source_of
+from node.looking.output import Scratch, write_studies
+from node.looking.volumes import Series
+from node.telling.triage_list import NO_FLAG
 
 KINDS = tuple(PICTURE_KINDS)
 NOT_RAISED = "marked by a model that may not raise a priority; other disease was not looked for"
@@ -93,7 +93,7 @@ def _check_usage(paths: list[Path], as_kind: str | None, age: float | None) -> N
 
 
 def _write(kept: list[InstanceResults], scratch: Scratch, settings: Any, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     written, problems = write_studies(kept, scratch.store, settings, out)
     for path in written:
         err.print(f"wrote {path}", markup=False, soft_wrap=True)

@@ -14,12 +14,17 @@ from config import Settings, origins
 from config.settings import LookSettings, ReceiveSettings
 from inference.engines import candidates
 from inference.errors import PackageError, ProviderError
+from inference.finding_names import unknown_findings
 from inference.licence import unaccepted
 from inference.manifest import Manifest
 from inference.package import check_enough, installed
 from inference.session import behaving
 from node.commands.adapter_warnings import adapter_warnings
+from node.commands.commitment_warnings import commitment_warnings
+from node.commands.retention_warnings import retention_warnings
+from node.commands.security_warnings import machine_warnings, security_warnings
 from node.console import EXIT_FAILED, ConfigOption, err, out, settings_of
+from node.watching import certificates, free_space, no_model
 from sr_writer.profiles import PARAMETRIC_MAP, PRESENTATION_STATE, PROFILES
 from sr_writer.words import unspeakable
 
@@ -31,7 +36,8 @@ NO_BOXES = "report.localization: box, but no package in use draws boxes or has a
 def check_config(config: ConfigOption = None) -> None:
     """Print every setting, its effective value and where it came from; then name what stops the start, and warn of
     choices that are allowed but risky. Exit status 2 and one sentence per mistake when the file cannot be used, 1 when
-    the node would not start with it on this machine: a package that look.models names or a provider is not to be had.
+    the node would not start with it on this machine, or nobody could send to it: a package that look.models names or a
+    provider is not to be had, a file of receive.tls is missing, expired or open to everybody.
     """
     settings = settings_of(config)
     table = Table(box=None, pad_edge=False)
@@ -43,11 +49,12 @@ def check_config(config: ConfigOption = None) -> None:
         table.add_row(Text(key, style), Text(_shown(key, value), style), Text(origin, style))
     out.print(table)
     models = _models(settings)
-    for error in models.errors:
+    errors = [*models.errors, *certificates.errors(settings.receive.tls, certificates.today())]
+    for error in errors:
         err.print(f"error: {error}", style="bold red", markup=False)
-    for warning in (*warnings(settings), *models.warnings):
+    for warning in (*warnings(settings), *machine_warnings(settings, config), *models.warnings):
         err.print(f"warning: {warning}", style="yellow", markup=False)
-    if models.errors:
+    if errors:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -55,9 +62,9 @@ def _shown(key: str, value: object) -> str:
     if key == "node.database_url" and "@" in str(value):
         scheme, _, rest = str(value).partition("://")
         return f"{scheme}://…@{rest.rpartition('@')[2]}"  # never a password
-    if key in ("destinations", "adapters") and isinstance(value, tuple):
+    if key in ("destinations", "commitment_requestors", "peers", "adapters") and isinstance(value, tuple):
         return ", ".join(one.key for one in value) or "none"
-    return str(value)
+    return "not set" if value in ("", (), {}, Path()) else str(value)
 
 
 def warnings(settings: Settings) -> Iterator[str]:
@@ -65,22 +72,24 @@ def warnings(settings: Settings) -> Iterator[str]:
     receive = settings.receive
     if not settings.destinations:
         yield "destinations: none, so reports are made and kept but sent nowhere"
-    if not _loopback(receive.host) and not receive.allowed_calling_ae_titles and not receive.allowed_networks:
-        yield "receive: anybody on the network may send (allowed_calling_ae_titles and allowed_networks are empty)"
+    yield from security_warnings(settings)
+    yield from certificates.warnings(receive.tls, certificates.today())
     if receive.allowed_networks and not _allows_own_echo(receive):
         yield "receive.allowed_networks: leaves out the node itself: its own C-ECHO fails, /healthz is never green"
     if not receive.require_called_ae_title:
         yield "receive.require_called_ae_title: off, so studies meant for another node are taken"
-    if not _loopback(settings.web.host):
-        yield "web.host: the list, health and metrics are open to the network; they hold no names, but study UIDs"
     if settings.look.unknown_age == "accept":
         yield "look.unknown_age: images of unknown age are analysed although a package was validated for some ages only"
     if settings.decide.critical_flags_in_dicom:
         yield "decide.critical_flags_in_dicom: flags are written into reports that leave the node"
+    if settings.heartbeat.every_s == 0:
+        yield "heartbeat.every_s: 0, so nothing proves the whole path while no study comes"
     if "HIGH" not in (settings.decide.critical_priority, settings.decide.present_priority):
         yield "decide: nothing ever becomes HIGH"
     yield from _reports(settings)
     yield from adapter_warnings(settings)
+    yield from commitment_warnings(settings)
+    yield from retention_warnings(settings)
     yield from _folders(settings)
 
 
@@ -120,8 +129,10 @@ def _models(settings: Settings) -> Models:
     try:
         found = behaving(installed(look))
         said.warnings += _licences(look, found.manifests)
+        said.warnings += unknown_findings(settings.decide, settings.recommend, found.manifests)
         said.warnings += (f"look: not used: {unaccepted(manifest, look)}" for manifest in found.passed_over)
         check_enough(found.packages, found.refused, look)
+        said.warnings += [f"look: {no_model.SENTENCE}"] if not found.packages else []
         said.warnings += (f"look: {one.sentence}" for one in found.refused)
         if settings.report.localization == "box" and not any(one.manifest.shows_boxes for one in found.packages):
             said.warnings.append(NO_BOXES)
@@ -148,6 +159,8 @@ def _folders(settings: Settings) -> Iterator[str]:
     models = settings.look.models_dir
     if models != Path() and not models.is_dir():
         yield f"look.models_dir: {models} is not a folder"
+    if full := free_space.too_little(settings):
+        yield full
 
 
 def _allows_own_echo(receive: ReceiveSettings) -> bool:
@@ -157,10 +170,3 @@ def _allows_own_echo(receive: ReceiveSettings) -> bool:
     except ValueError:
         return True  # a name: not ours to resolve here
     return any(address in ipaddress.ip_network(network) for network in receive.allowed_networks)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

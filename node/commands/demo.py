@@ -13,11 +13,11 @@ from ledger.errors import OpenTriageError
 from ledger.records import TriagePriority
 from ledger.worklist import WorklistEntry
 from node.console import err, fail, out, progress, usage_error
-from node.demo import COMPLETE_AFTER_S, Demo, fresh_samples
 from node.files import missing, walk
-from node.sending import Sent
-from node.sr_tree import tree_lines
-from node.triage_list import STYLES, finding_words, priority_word
+from node.telling.sr_tree import tree_lines
+from node.telling.triage_list import STYLES, finding_words, priority_word
+from node.trying.demo import COMPLETE_AFTER_S, Demo, fresh_samples
+from node.trying.sending import Sent
 
 app = typer.Typer(add_completion=False)
 

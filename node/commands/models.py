@@ -18,6 +18,7 @@ from inference.package import default_models_dir, find_packages, installed
 from inference.session import behaving
 from inference.verify import verify
 from node.console import EXIT_FAILED, ConfigOption, err, fail, out, progress, settings_of
+from node.watching import no_model
 
 MOST_PARTS = 4  # that a cell of the list names
 NO_TORCH = (
@@ -38,7 +39,7 @@ def list_packages(config: ConfigOption = None) -> None:
     """List the packages that the node would load: what each reads, finds, and may be used for.
 
     Then those it passes over for their licence, and those it refuses, with the reason. Exit status 1 when it refuses
-    one.
+    one, or has none to look with.
     """
     look = settings_of(config).look
     try:
@@ -63,7 +64,9 @@ def list_packages(config: ConfigOption = None) -> None:
         err.print(f"not used: {unaccepted(manifest, look)}", style="yellow", markup=False)
     for one in found.refused:
         err.print(one.sentence, style="bold red", markup=False, soft_wrap=True)
-    if found.refused:
+    if not found.packages:
+        err.print(f"none of them can be used: {no_model.SENTENCE}", style="bold red", markup=False, soft_wrap=True)
+    if found.refused or not found.packages:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from config import Settings
-from config.settings import Destination
+from config.settings import AE_TITLE_WANTED, Destination
 from node.console import ConfigOption, err, fail, out, progress, settings_of, usage_error
 from node.fitting import column_widths
-from node.probe import Found, Probed, Row, probe
-from node.sending import NoAssociation, Peer
+from node.logging import configure
+from node.trying.probe import Found, Probed, Row, probe
+from node.trying.sending import NoAssociation, Peer
 from sr_writer.probe_study import PATIENT_ID, PATIENT_NAME, SOURCE, STUDY_DATE, STUDY_UID
 from sr_writer.profiles import DEFAULT_PROFILE, PROFILES
 from sr_writer.statuses import class_name
@@ -49,6 +50,7 @@ def probe_pacs(
     settings = settings_of(config)
     destination = _destination(settings, peer, calling, profile, qido)
     _agree(destination, yes)
+    configure("warning", "probe-pacs")  # to standard error
     try:
         with progress() as bar:
             task = bar.add_task("", total=None)
@@ -79,7 +81,7 @@ def _destination(
         known = _known(settings, to)
         return Destination.model_validate(known | {key: value for key, value in asked.items() if value is not None})
     except ValidationError:
-        usage_error("an AE title has 1 to 16 characters, without a backslash and not only spaces")
+        usage_error(f"--calling: {AE_TITLE_WANTED}")
     except ValueError as error:
         usage_error(str(error))
 
@@ -109,6 +111,11 @@ def _agree(destination: Destination, yes: bool) -> None:
     ]
     for line in said:
         err.print(line, markup=False, soft_wrap=True)
+    agree_to_send(yes)
+
+
+def agree_to_send(yes: bool) -> None:
+    """Returns when a person, or --yes, says that it may be sent; else ends the command."""
     if yes:
         return
     if not is_terminal():

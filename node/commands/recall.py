@@ -1,12 +1,12 @@
 """`opentriage recall`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from node.asking import existing_ledger
-from node.console import ConfigOption, err, fail, reason_given, settings_of, usage_error
+from node.asking import STUDY_HELP, existing_ledger, study_named
+from node.console import ConfigOption, confirmed, err, fail, reason_given, settings_of, usage_error
+from node.trail.auditing import person
 
 app = typer.Typer(add_completion=False)
 SHOWN = 10
@@ -19,7 +19,7 @@ def recall(
         str | None,
         typer.Option(metavar="NAME[@VERSION]", help="Every study whose newest report rests on this model package."),
     ] = None,
-    study: Annotated[str | None, typer.Option(metavar="UID", help="This study alone.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="UID", help=f"This study alone: its {STUDY_HELP}")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -33,13 +33,14 @@ def recall(
         usage_error("--reason needs a sentence: it stands in the withdrawn report")
     identity = _identity(model) if model is not None else None
     ledger = existing_ledger(settings_of(config))
+    study = None if study is None else study_named(ledger, study)
     found = ledger.to_recall(study, identity)
     if not found:
         fail("no report to withdraw: none was made, none rests on that model, or it is withdrawn already")
     _show(found)
-    if not yes and not _agreed(len(found)):
+    if not yes and not confirmed(f"Withdraw the newest report of {_studies(len(found))}?"):
         fail("nothing was withdrawn")
-    count = ledger.recall(reason, study, identity)
+    count = ledger.recall(reason, study, identity, person())
     err.print(f"{_studies(count)} will be withdrawn; `opentriage explain STUDY_UID` tells how far it is")
 
 
@@ -56,12 +57,6 @@ def _show(found: list[str]) -> None:
         err.print(f"  {uid}", highlight=False)
     if len(found) > SHOWN:
         err.print(f"  and {len(found) - SHOWN} more")
-
-
-def _agreed(count: int) -> bool:
-    if not sys.stdin.isatty():
-        usage_error("nobody is there to ask: give --yes")
-    return typer.confirm(f"Withdraw the newest report of {_studies(count)}?", err=True)
 
 
 def _studies(count: int) -> str:

@@ -1,14 +1,21 @@
 """`opentriage serve`."""
 
+import errno
 import sys
 from typing import Annotated
 
 import typer
 
+from config import Settings
 from ledger.errors import OpenTriageError
+from node import imports
 from node.console import ConfigOption, fail, settings_of, usage_error
 from node.logging import configure, describe
 from node.roles import ROLES, run_role
+from node.running import on_its_own
+from node.running.confine import confine
+from node.running.private_state import close_to_others
+from node.watching.counters import take_room
 
 app = typer.Typer(add_completion=False)
 
@@ -35,13 +42,37 @@ def serve(
         usage_error(f"--role must be one of {', '.join(ROLES)}")
     settings = settings_of(config)
     configure(settings.node.log_level, role or "supervisor")
+    close_to_others()
     if role is not None:
+        _confine(role, settings)
         sys.exit(run_role(role, settings))
-    from node.supervisor import Supervisor
+    imports.begin()
+    from node.running.supervisor import Supervisor
 
+    imports.end()
     try:
         sys.exit(Supervisor(settings, config.absolute() if config else None).run())
     except OSError as error:
-        fail(f"cannot start: {describe(error)}; is {settings.node.state_dir} writable (node.state_dir)?")
+        fail(f"cannot start: {_why(error, settings)}")
     except OpenTriageError as error:
         fail(f"cannot start: {error}")
+
+
+def _why(error: OSError, settings: Settings) -> str:
+    state = settings.node.state_dir
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {state} is full ({error.strerror}): make room there; see docs/runbooks/disk-full.md"
+    return f"{describe(error)}; is {state} writable (node.state_dir)?"
+
+
+def _confine(role: str, settings: Settings) -> None:
+    """Before anything of the role is imported: what it gives up must bind every thread that it will ever have."""
+    try:
+        if on_its_own.is_on_its_own():
+            on_its_own.prepare(role, settings)
+        take_room()
+        confine(role, settings)
+    except OpenTriageError as error:
+        fail(f"cannot start: {error}")
+    except OSError as error:
+        fail(f"cannot start: {_why(error, settings)}")

@@ -1,7 +1,7 @@
 """`opentriage worklist`."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +12,8 @@ from ledger.slices import as_objects
 from ledger.worklist import WorklistEntry
 from node.asking import existing_ledger
 from node.console import ConfigOption, JsonOption, err, out, settings_of
-from node.triage_list import STYLES, delivery_words, finding_words, priority_word, start_of_day
+from node.telling.triage_list import STYLES, began, delivery_words, finding_words, priority_word
+from node.trail.auditing import accessed
 
 app = typer.Typer(add_completion=False)
 
@@ -21,12 +22,13 @@ app = typer.Typer(add_completion=False)
 def worklist(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    days: Annotated[int, typer.Option(min=0, help="Also the studies of so many days before today.")] = 0,
+    days: Annotated[int, typer.Option(min=0, help="Also of so many days before the last 24 hours.")] = 0,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the studies that no model is meant for.")] = False,
 ) -> None:
     """Print the triage list of the day, most urgent first. Studies are named by their UID, never by a person."""
     ledger = existing_ledger(settings_of(config))
-    entries = ledger.worklist(start_of_day() - timedelta(days=days), hidden)
+    accessed(ledger, "worklist")
+    entries = ledger.worklist(began(days), hidden)
     if as_json:
         for entry in entries:
             typer.echo(json.dumps(as_object(entry)))
@@ -79,16 +81,11 @@ def table(entries: list[WorklistEntry]) -> Table:
     """The triage list for a terminal of 80 columns: a study's UID stays whole on its line, to be copied."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column("priority", no_wrap=True)
-    made.add_column("study and findings", overflow="fold")
-    made.add_column("received", no_wrap=True)
+    made.add_column("study, when it was received, and findings", overflow="fold")
     for entry in entries:
         word = priority_word(entry)
-        made.add_row(
-            Text(word, style=STYLES.get(word, "")),
-            entry.study_instance_uid,
-            f"{entry.last_received_at.astimezone():%H:%M:%S}",
-        )
-        images = f"{entry.modality} x{entry.instances}"
+        made.add_row(Text(word, style=STYLES.get(word, "")), entry.study_instance_uid)
+        images = f"{entry.last_received_at.astimezone():%H:%M:%S}  {entry.modality} x{entry.instances}"
         lines = [f"{images}  {finding_words(entry)}", *([delivery_words(entry)] if entry.deliveries else [])]
-        made.add_row("", Text("\n".join(lines), style="dim"), "")
+        made.add_row("", Text("\n".join(lines), style="dim"))
     return made

@@ -18,10 +18,7 @@ from ledger.notifications import NotificationState
 from ledger.records import Job, Stage
 from node import log_events
 from node.roles.outward import Outward
-from sr_writer.adapters.hl7 import Hl7Teller
 from sr_writer.adapters.telling import Answer, Message, Teller, TryLater, not_needed, stopped
-from sr_writer.adapters.ups import UpsTeller
-from sr_writer.adapters.webhook import WebhookTeller
 from sr_writer.errors import NotNow, NotProven
 from sr_writer.guard import Guard
 
@@ -33,10 +30,18 @@ _EVENTS = {
 
 
 def teller_of(adapter: Adapter, times: DeliverSettings) -> Teller:
+    """Imported only where one is configured: the concepts that they speak in bring highdicom with them, the dearest
+    import of all, and most nodes have no adapter."""
     if isinstance(adapter, Hl7Adapter):
+        from sr_writer.adapters.hl7 import Hl7Teller
+
         return Hl7Teller(adapter, times)
     if isinstance(adapter, UpsAdapter):
+        from sr_writer.adapters.ups import UpsTeller
+
         return UpsTeller(adapter, times)
+    from sr_writer.adapters.webhook import WebhookTeller
+
     return WebhookTeller(adapter, times)
 
 

@@ -1,5 +1,5 @@
 """The loop towards one peer outside, which every thread of the deliver role runs: claim under a lease, talk, end each
-job. While the peer is away one job at a time probes it, at growing intervals; nothing is ever parked for that.
+job. While the peer is away one job at a time probes it, at growing intervals; no job is ever parked for that.
 """
 
 import threading
@@ -14,8 +14,9 @@ from ledger.errors import LeaseLost, LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.records import Job, Stage
 from node import log_events
-from node.lease import LeaseKeeper
 from node.logging import describe
+from node.running.lease import LeaseKeeper
+from node.running.outage import OUTAGE
 from node.wiring import owner
 from sr_writer import backoff
 from sr_writer.errors import Unreachable
@@ -40,11 +41,9 @@ class Round(Protocol):
 R = TypeVar("R", bound=Round)
 
 
-class Outward(ABC, Generic[R]):
-    """One stage's loop towards one destination or adapter."""
+class Loop(ABC):
+    """Towards one peer. `_once` claims and talks; a peer that is away is waited for here."""
 
-    stage: ClassVar[Stage]
-    at_once: ClassVar[int] = 1  # jobs, while the peer is there
     kind: ClassVar[str] = "destination"
     unreachable: ClassVar[str]  # the log event
 
@@ -57,6 +56,41 @@ class Outward(ABC, Generic[R]):
         self._failures = 0
         self._log = structlog.get_logger().bind(**{self.kind: key})
 
+    def thread(self) -> threading.Thread:
+        """That runs the loop; not started."""
+        return threading.Thread(target=self.run, name=f"{type(self).__name__} {self._key}", daemon=True)
+
+    def run(self) -> None:
+        """Loop until stopped."""
+        while not self._stop.is_set():
+            try:
+                self._once()
+                OUTAGE.back()
+            except LedgerUnavailable as error:
+                OUTAGE.away(error)
+                self._stop.wait(POLL_S)
+            except Exception:  # noqa: BLE001  loop top: record and go on
+                self._log.error(log_events.LOOP_FAILED, exc_info=True)
+                self._stop.wait(POLL_S)
+
+    @abstractmethod
+    def _once(self) -> None:
+        """Do what is due, or wait a while for something to become due."""
+
+    def _not_there(self, error: Exception) -> float:
+        """Say that the peer could not be reached; for how long it is left alone now, in seconds."""
+        self._failures += 1
+        delay_s = backoff.delay_s(self._failures, self._settings)
+        self._log.warning(self.unreachable, reason=str(error), retry_in_s=round(delay_s, 1))
+        return delay_s
+
+
+class Outward(Loop, Generic[R]):
+    """One stage's loop towards one destination or adapter."""
+
+    stage: ClassVar[Stage]
+    at_once: ClassVar[int] = 1  # jobs, while the peer is there
+
     @abstractmethod
     def _begin(self, job: Job) -> R:
         """What the peer is to be talked to about."""
@@ -67,22 +101,6 @@ class Outward(ABC, Generic[R]):
 
     def _is_back(self) -> None:
         """The peer was away and is not any more."""
-
-    def thread(self) -> threading.Thread:
-        """That runs the loop; not started."""
-        return threading.Thread(target=self.run, name=f"{self.stage} {self._key}", daemon=True)
-
-    def run(self) -> None:
-        """Loop until stopped."""
-        while not self._stop.is_set():
-            try:
-                self._once()
-            except LedgerUnavailable as error:
-                self._log.warning(log_events.LEDGER_UNAVAILABLE, error=describe(error))
-                self._stop.wait(POLL_S)
-            except Exception:  # noqa: BLE001  loop top: record and go on
-                self._log.error(log_events.LOOP_FAILED, exc_info=True)
-                self._stop.wait(POLL_S)
 
     def _once(self) -> None:
         limit = 1 if self._failures else self.at_once
@@ -114,10 +132,8 @@ class Outward(ABC, Generic[R]):
 
     def _away(self, rounds: Sequence[R], error: Unreachable) -> None:
         """Due at once: this thread is what waits, and when it wakes the most urgent job goes first."""
-        self._failures += 1
-        delay_s = backoff.delay_s(self._failures, self._settings)
-        self._log.warning(self.unreachable, reason=str(error), retry_in_s=round(delay_s, 1))
-        self._end(rounds, f"{error} (next try in {delay_s:.0f} s)", 0.0)
+        delay_s = self._not_there(error)
+        self._end(rounds, str(error), 0.0)
         self._stop.wait(delay_s)
 
     def _end(self, rounds: Sequence[R], reason: str, delay_s: float) -> None:

@@ -5,6 +5,7 @@ the next way is tried; where none is left, the object stays "stored, unproven". 
 has a thread and jobs of its own.
 """
 
+import socket
 import threading
 import time
 import uuid
@@ -14,9 +15,11 @@ import structlog
 
 from config import Settings
 from config.settings import Destination
-from ledger.commitments import COMMITTED, committed_text
+from ledger import deeds
+from ledger.commitments import COMMITTED, COMMITTED_TEXT
+from ledger.delivery_records import Proof, ProofOutcome
 from ledger.ledger import Ledger
-from ledger.records import Job, Proof, ProofOutcome, Stage, StoredObject
+from ledger.records import Job, Stage, StoredObject
 from node import log_events
 from node.roles.outward import Outward
 from sr_writer import commitment, read_back
@@ -26,6 +29,8 @@ JOBS_AT_ONCE = 16
 REMEMBER_S = 600.0  # that a destination does not offer a way of asking
 SHORT_WAIT_S = 0.2  # on the association, once a destination has shown that it answers on another
 ASKS = 3  # before "not there" is believed: an archive may file what it accepted a little later
+_HOW = {"commitment": "storage commitment", "find": "C-FIND", "qido": "QIDO-RS"}
+ELSEWHERE = "commitment_answer_from_elsewhere"  # in the log (scp/commitment/answers.py)
 LOST_AT_MOST = 3  # times that an object is accepted and lost before a person must look
 
 
@@ -43,8 +48,8 @@ class Prover(Outward["_Round"]):
         self._answers_elsewhere = False
         self._ask: dict[str, Callable[[Sequence[_Round]], None]] = {
             "commitment": self._commitment,
-            "find": lambda rounds: self._read_back(rounds, read_back.find, "C-FIND"),
-            "qido": lambda rounds: self._read_back(rounds, read_back.qido, "QIDO-RS"),
+            "find": lambda rounds: self._read_back(rounds, read_back.find, _HOW["find"]),
+            "qido": lambda rounds: self._read_back(rounds, read_back.qido, _HOW["qido"]),
         }
 
     def _begin(self, job: Job) -> "_Round":
@@ -55,13 +60,17 @@ class Prover(Outward["_Round"]):
         for method in self._destination.proof:
             if method == "commitment":
                 self._read_answers(rounds)
-            asked = [one for one in rounds if one.open]
-            if not asked:
+            if not any(one.open for one in rounds):
                 return
+            asked = [one for one in rounds if one.open and not (method == "commitment" and one.has_heard_enough)]
+            if not asked:
+                continue
             until, words = self._refused.get(method, (0.0, ""))
             if time.monotonic() < until:
                 said.append(words)
                 continue
+            one_of_each = {one.job.study_instance_uid: one.job for one in asked}
+            self._ledger.audit(*(deeds.asked(job, self._key, _HOW[method]) for job in one_of_each.values()))
             try:
                 self._ask[method](asked)
             except NotOffered as error:
@@ -79,7 +88,10 @@ class Prover(Outward["_Round"]):
     def _commitment(self, rounds: "Sequence[_Round]") -> None:
         transaction_uid = f"2.25.{uuid.uuid4().int}"
         asked = [(one.job, [item.sop_instance_uid for item in one.open]) for one in rounds]
-        self._ledger.commitment_asked(self._key, transaction_uid, asked)
+        self._ledger.commitment_asked(self._key, transaction_uid, asked, addresses_of(self._destination.host))
+        self._log.info(
+            log_events.COMMITMENT_ASKED, transaction_uid=transaction_uid, objects=sum(len(uids) for _, uids in asked)
+        )
         answer = commitment.request(
             self._destination,
             self._settings,
@@ -101,8 +113,9 @@ class Prover(Outward["_Round"]):
                 continue
             if known.answered:
                 self._ledger.close_commitment(one.job)
+                one.answers += 1
                 for item in one.open:
-                    self._judge(one, item, known.transaction_uid, known.reasons.get(item.sop_instance_uid))
+                    self._judge(one, item, known.reasons.get(item.sop_instance_uid))
             elif known.age_s < self._settings.commitment_answer_max_s:
                 one.await_answer(known.transaction_uid, self._settings.commitment_answer_max_s - known.age_s)
             else:
@@ -112,13 +125,14 @@ class Prover(Outward["_Round"]):
     def _never_answered(self) -> str:
         return (
             f"{self._key} took a request for storage commitment and did not answer it: register our AE title "
-            f"{self._destination.calling_ae_title} there with this node's address and port."
+            f"{self._destination.calling_ae_title} there with this node's address and port. Where the receiver's log "
+            f"has {ELSEWHERE}, it answered from an address that is not known for its own: see answers_from."
         )
 
-    def _judge(self, one: "_Round", item: StoredObject, transaction_uid: str, reason: int | None) -> None:
+    def _judge(self, one: "_Round", item: StoredObject, reason: int | None) -> None:
         words = f"{self._key} {commitment.reason_words(reason)}."
         if reason == COMMITTED:
-            one.decide(item, Proof.COMMITTED, committed_text(transaction_uid))
+            one.decide(item, Proof.COMMITTED, COMMITTED_TEXT)
         elif reason == commitment.NO_SUCH_OBJECT:
             one.absent(item, words)
         elif reason == commitment.CONFLICT:
@@ -145,6 +159,15 @@ class Prover(Outward["_Round"]):
                     one.absent(item, f"{self._key} does not list it ({how}).")
 
 
+def addresses_of(host: str) -> tuple[str, ...]:
+    """Every address that a host's name has now, itself where it is one; none where nobody knows it."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+
+
 class _Round:
     """One proof job while its destination is asked: what is not decided yet, and why it must wait."""
 
@@ -156,6 +179,13 @@ class _Round:
         self._absent = ""
         self._awaited: tuple[str, float] | None = None
         self._remarks: list[str] = []
+        self.answers = 0  # to requests for commitment, in this round
+
+    @property
+    def has_heard_enough(self) -> bool:
+        """It was asked to commit and answered, as often as is fair: what decided nothing then decides nothing now. An
+        answer on an association of its own begins a round, so that asking anew at each would never end."""
+        return self.answers > 0 and self.job.attempt >= ASKS
 
     @property
     def open(self) -> list[StoredObject]:

@@ -9,13 +9,15 @@ import structlog
 from config import Settings
 from inference.slices import Geometry, read_geometry
 from inference.volume import volumes_of
+from ledger.clinical import SINK
 from ledger.ledger import Ledger
 from ledger.records import InstanceRef, Job, ReportKind, ResultObject, Stage, StudyFindings
 from node import log_events, notices
-from node.lease import LeaseKeeper
-from node.process import exit_at_latest, stop_on_signals
+from node.roles.counting import StudyCount
+from node.running.lease import LeaseKeeper
+from node.running.process import exit_at_latest, stop_on_signals
+from node.running.worker import Worker
 from node.wiring import open_ledger, owner
-from node.worker import Worker
 from sr_writer.build import build_objects, plan_of
 from sr_writer.errors import NotProven
 from sr_writer.profiles import Plan, plain
@@ -50,6 +52,7 @@ class Say:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
         self._settings = settings
+        self._count = StudyCount(ledger, settings)
 
     def work(self, jobs: Sequence[Job], keeper: LeaseKeeper) -> None:
         """Report each study of `jobs`."""
@@ -62,10 +65,13 @@ class Say:
             keeper.release(job)
             self._ledger.finish_report(job, None)
             return
+        if not job.is_heartbeat and self._count.puts_back(job):
+            keeper.release(job)
+            return
         if findings.kind is ReportKind.FINAL:  # half a series has no volume
             findings = replace(findings, volumes=volumes_of(findings.looked_at, self._geometry))
         try:
-            built, sends = self._build(findings)
+            built, sends = self._heartbeat(findings) if job.is_heartbeat else self._build(findings)
         except NotProven as error:
             structlog.get_logger().error(log_events.WRONG_PATIENT_STOPPED, job_id=job.job_id, reason=str(error))
             keeper.release(job)
@@ -73,7 +79,8 @@ class Say:
             return
         objects = [(made, self._keep(made)) for made in built]
         keeper.release(job)
-        self._ledger.finish_report(job, findings, objects, sends, self._listeners(findings))
+        listeners = [] if job.is_heartbeat else self._listeners(findings)
+        self._ledger.finish_report(job, findings, objects, sends, listeners)
         structlog.get_logger().info(
             log_events.REPORT_BUILT,
             study_instance_uid=job.study_instance_uid,
@@ -94,6 +101,11 @@ class Say:
             return []
         told = self._ledger.adapters_told(findings.study_instance_uid) if self._settings.adapters else set()
         return [one.key for one in self._settings.adapters if one.key in told or one.wants(findings.priority.value)]
+
+    def _heartbeat(self, findings: StudyFindings) -> tuple[list[ResultObject], dict[str, list[str]]]:
+        """Of the node's own study: for its own sink (node/roles/sink.py), whatever the settings name."""
+        made = self._objects(findings, plan_of(plain(), findings))
+        return made, {SINK: [one.sop_instance_uid for one in made]}
 
     def _build(self, findings: StudyFindings) -> tuple[list[ResultObject], dict[str, list[str]]]:
         """Every object once, and which of them each destination gets; equal plans share theirs.

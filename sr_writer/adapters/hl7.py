@@ -21,6 +21,7 @@ from ledger.records import Finding
 from sr_writer import codes
 from sr_writer.adapters.telling import NOT_RAISED, WITHDRAWN, Answer, Message, TryLater, accepted, refused
 from sr_writer.errors import Unreachable
+from sr_writer.secure import named_context
 from sr_writer.words import DISCLAIMER, in_percent
 
 START, END = b"\x0b", b"\x1c\x0d"
@@ -88,8 +89,7 @@ class Hl7Teller:
         if not one.tls:
             return plain
         try:
-            context = ssl.create_default_context(cafile=str(one.ca_file) if one.ca_file.name else None)
-            return context.wrap_socket(plain, server_hostname=one.host)
+            return named_context(one.ca_file).wrap_socket(plain, server_hostname=one.host)
         except BaseException:
             plain.close()
             raise

@@ -21,6 +21,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.timeout(600)
 def test_a_box_comes_back_where_it_was_drawn(start_node: Any, tmp_path: Path) -> None:
     """A wide hand, letterboxed into 7 x 7 cells: the bright square covers the cell in row 3, column 5."""
     headers = {
@@ -33,8 +34,8 @@ def test_a_box_comes_back_where_it_was_drawn(start_node: Any, tmp_path: Path) ->
     with StoreScp(tmp_path / "pacs") as pacs:
         node = start_node(("PACS", pacs.port), extra='[report]\nlocalization = "box"\n')
         assert storescu(node.port, save(hand, tmp_path / "in")).returncode == 0
-        wait_until(lambda: len(pacs.files()) >= 2, 90)
-        node.wait_idle(90)
+        wait_until(lambda: len(pacs.files()) >= 2, 120)
+        node.wait_idle(150)
         got = [dcmread(path) for path in pacs.files()]
         (entry,) = node.ledger.worklist()
         page = node.get("/").text

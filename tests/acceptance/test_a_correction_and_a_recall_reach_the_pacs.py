@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydicom import Dataset, dcmread
 
 from tests.support.chests import bright, save
@@ -38,18 +39,19 @@ def command(node: RunningNode, *arguments: str) -> "subprocess.CompletedProcess[
     return subprocess.run(program, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
 
 
+@pytest.mark.timeout(600)
 def test_a_corrected_patient_and_a_recall_reach_the_pacs(start_node: Any, tmp_path: Path) -> None:
     image = bright()
     with StoreScp(tmp_path / "pacs") as pacs:
         node = start_node(("PACS", pacs.port))
         assert storescu(node.port, save(image, tmp_path / "first")).returncode == 0
-        wait_until(lambda: len(reports(pacs)) >= 1, 60)
-        node.wait_idle(60)
+        wait_until(lambda: len(reports(pacs)) >= 1, 120)
+        node.wait_idle(150)
         first = {str(ds.SOPInstanceUID) for ds in reports(pacs)}
         image.PatientID, image.PatientName = "CORRECTED-0002", "Corrected^Person"
         assert storescu(node.port, save(image, tmp_path / "second")).returncode == 0
-        wait_until(lambda: len(reports(pacs)) > len(first), 60)
-        node.wait_idle(60)
+        wait_until(lambda: len(reports(pacs)) > len(first), 120)
+        node.wait_idle(150)
         revised = [ds for ds in reports(pacs) if str(ds.SOPInstanceUID) not in first]
         assert {ds.PatientID for ds in revised} == {"CORRECTED-0002"}
         assert {str(ds.PatientName) for ds in revised} == {"Corrected^Person"}
@@ -59,8 +61,8 @@ def test_a_corrected_patient_and_a_recall_reach_the_pacs(start_node: Any, tmp_pa
         done = command(node, "recall", "--study", str(image.StudyInstanceUID), "--reason", "A test said so.", "--yes")
         assert done.returncode == 0, done.stderr
         second = first | {str(ds.SOPInstanceUID) for ds in revised}
-        wait_until(lambda: len(reports(pacs)) > len(second), 60)
-        node.wait_idle(60)
+        wait_until(lambda: len(reports(pacs)) > len(second), 120)
+        node.wait_idle(150)
         withdrawn = [ds for ds in reports(pacs) if str(ds.SOPInstanceUID) not in second]
         assert all(predecessors(ds) & second for ds in withdrawn)
         assert {ds.PatientID for ds in withdrawn} == {"CORRECTED-0002"}

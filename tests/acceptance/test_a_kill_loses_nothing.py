@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from node.sending import NoAssociation, Peer, Sent, send_files
+from node.trying.sending import NoAssociation, Peer, Sent, send_files
 from tests.support.chests import bright, dark, save
 from tests.support.running import RunningNode, StoreScp
 from tests.support.waiting import wait_until

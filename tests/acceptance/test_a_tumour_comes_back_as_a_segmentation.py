@@ -27,6 +27,7 @@ def models_dir(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.mark.timeout(600)
 def test_a_head_by_itself_and_a_head_beside_a_chest(start_node: Any, tmp_path: Path) -> None:
     alone = make_mr([head(marked) for marked in MARKED])
     chest = bright()
@@ -38,7 +39,7 @@ def test_a_head_by_itself_and_a_head_beside_a_chest(start_node: Any, tmp_path: P
         sent = storescu(node.port, *files)
         assert sent.returncode == 0, sent.stderr
         wait_until(lambda: sum(dcmread(p).Modality == "SEG" for p in pacs.files()) >= 2, 150)
-        node.wait_idle(100)
+        node.wait_idle(150)
         got = {path: dcmread(path) for path in pacs.files()}
     of_head = {ds.Modality: path for path, ds in got.items() if ds.StudyInstanceUID == alone[0].StudyInstanceUID}
     descriptions = [ds.SeriesDescription for ds in got.values() if ds.StudyInstanceUID == alone[0].StudyInstanceUID]

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from config import load_settings
 from ledger.records import Stage, TriagePriority
 from node.cli import app
-from node.lease import LeaseKeeper
-from node.metrics import make_registry, render
 from node.roles.report import Say
+from node.running.lease import LeaseKeeper
+from node.watching.metrics import make_registry, render
 from node.wiring import open_ledger
 from sr_writer import build
 from tests.support.delivering import DeliverProcess, admit, jobs_left, look, report, site
@@ -65,7 +65,7 @@ class Hospital:
         """Until nothing is on its way any more."""
         if not self.process.pid:
             self.process.start()
-        wait_until(lambda: not jobs_left(self.ledger), 60)
+        wait_until(lambda: not jobs_left(self.ledger), 120)
         return verdict(self.images, [heard.read() for heard in self.sink.stored()])
 
     def exchange(self) -> None:

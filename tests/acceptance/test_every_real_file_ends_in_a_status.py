@@ -8,7 +8,7 @@ import pytest
 
 from ledger.records import Stage
 from node.files import walk
-from node.sending import Peer, Sent, send_files
+from node.trying.sending import Peer, Sent, send_files
 from tests.support.realdata import need_data
 
 

@@ -50,7 +50,7 @@ def inputs(folder: Path) -> list[Path]:
 def opentriage(*arguments: object) -> str:
     """Both outputs of one command."""
     command = [sys.executable, "-m", "node.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=ROOT)
     return done.stdout + done.stderr
 
 
@@ -62,7 +62,7 @@ def test_a_planted_patient_is_in_no_log_metric_page_or_error(start_node: Any, tm
         for path in paths:  # one association each: storescu stops at the first refusal
             storescu(node.port, path)
         said = {"send": opentriage("send", *paths, "--to", f"OPENTRIAGE@127.0.0.1:{node.port}")}
-        node.wait_idle(90)
+        node.wait_idle(150)
         said |= {name: node.get(name).text for name in ("/", "/metrics", "/healthz", "/none")}
         uids = [entry.study_instance_uid for entry in node.ledger.worklist(include_hidden=True)]
         assert len(uids) >= 7

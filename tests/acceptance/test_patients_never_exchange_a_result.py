@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from node.sending import NoAssociation, Peer, Sent, send_files
+from node.trying.sending import NoAssociation, Peer, Sent, send_files
 from tests.support.chests import bright, dark, save
 from tests.support.patients import WHOSE, verdict
 from tests.support.running import RunningNode

@@ -7,8 +7,10 @@ from io import BytesIO
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, Job, ResultObject, Stage, TriagePriority
+from ledger.records import Job, ResultObject, Stage, TriagePriority
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
 
@@ -17,7 +19,7 @@ Made = tuple[ResultObject, str]
 
 def report(ledger: Ledger, destination: str, study_uid: str, made: Sequence[Made]) -> None:
     """A report of these objects waits for the destination."""
-    ledger.admit(received(study_uid), 0.001)
+    ledger.admit(received(study_uid), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH, 0.9)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
@@ -66,10 +68,12 @@ def accepted(ledger: Ledger, destination: str, study_uid: str = "1.2.3", objects
     return proof
 
 
-def asked_to_commit(ledger: Ledger, destination: str, transaction_uid: str) -> tuple[Job, list[str]]:
+def asked_to_commit(
+    ledger: Ledger, destination: str, transaction_uid: str, addresses: Sequence[str] = ()
+) -> tuple[Job, list[str]]:
     """The proof job and the SOP Instance UIDs that the destination was asked to commit."""
     job = accepted(ledger, destination)
     uids = [item.sop_instance_uid for item in ledger.unproven(job)]
-    ledger.commitment_asked(destination, transaction_uid, [(job, uids)])
+    ledger.commitment_asked(destination, transaction_uid, [(job, uids)], addresses)
     ledger.commitment_accepted(transaction_uid)
     return job, uids

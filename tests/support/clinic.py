@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.demo import fresh_samples
-from node.sending import Peer, Sent, send_files
+from node.trying.demo import fresh_samples
+from node.trying.sending import Peer, Sent, send_files
 from tests.support import ohif
 from tests.support.chests import save
 from tests.support.detectors import write_detector

@@ -1,5 +1,6 @@
 """An archive that can be asked: stores, commits and lists what it holds, and can be told to be difficult."""
 
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -141,12 +142,14 @@ class Archive:
         calling: str = AE_TITLE,
         called: str = "OPENTRIAGE",
         role: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> int:
         """An N-EVENT-REPORT on an association of our own, as SCP; its status, -1 without association or context."""
         ae = AE(ae_title=calling)
         ae.add_requested_context(PUSH_MODEL)
         roles = [build_role(PUSH_MODEL, scp_role=True)] if role else []
-        association = ae.associate("127.0.0.1", port, ae_title=called, ext_neg=roles)
+        secure = (tls, None) if tls else None
+        association = ae.associate("127.0.0.1", port, ae_title=called, ext_neg=roles, tls_args=secure)
         if not association.is_established:
             return -1
         try:

@@ -41,13 +41,12 @@ FAULTS = {"none": lambda: None, "fresh_uids": fresh_uids, "unguarded": unguarded
 
 
 def main(config: Path, fault: str) -> None:
-    settings = load_settings(config)
     FAULTS[fault]()
     print("ready", flush=True)
     for _ in sys.stdin:
         if (pid := os.fork()) == 0:
             configure("info", "deliver")
-            os._exit(role.run(settings))
+            os._exit(role.run(load_settings(config)))
         print(pid, flush=True)
         os.waitpid(pid, 0)
         print("gone", flush=True)

@@ -15,10 +15,12 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from config import Settings, load_settings
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryState
 from ledger.ledger import Ledger
-from ledger.records import DeliveryState, ImageResult, Job, Stage, TriagePriority
-from node.lease import LeaseKeeper
+from ledger.records import ImageResult, Job, Stage, TriagePriority
 from node.roles.report import Say
+from node.running.lease import LeaseKeeper
 from node.wiring import open_ledger, owner_prefix
 from tests.support.dx import make_dx
 from tests.support.findings import analysed, finding, picture
@@ -61,7 +63,7 @@ def admit(ledger: Ledger, ds: Dataset, complete_after_s: float = 0.01) -> Job:
             size_bytes=len(content),
             path=ledger.store.put("instances", digest, ".dcm", content),
         ),
-        complete_after_s,
+        Completion(complete_after_s),
     )
     return next(job for job in ledger.claim(Stage.ANALYSE, "test", 1, 60))
 

@@ -8,6 +8,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 CR = "1.2.840.10008.5.1.4.1.1.1"
 SC = "1.2.840.10008.5.1.4.1.1.7"
 TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
+NOW = datetime.now(UTC)  # once: what is made twice has the same bytes, also when a second has passed between
 
 
 def element(tag: int, vr: str, value: bytes | str = b"", explicit: bool = True, big: bool = False) -> bytes:
@@ -30,16 +31,18 @@ def raw_header(tag: int, vr: str, length: int, explicit: bool = True, big: bool 
 
 def data_set(explicit: bool = True, big: bool = False, tail: bytes = b"", **changes: str | None) -> bytes:
     """A minimal image data set. changes: by keyword below; None leaves the element out."""
-    now = datetime.now(UTC)
-    values: dict[str, tuple[int, str, str]] = {
+    values: dict[str, tuple[int, str, str | None]] = {
         "SOPClassUID": (0x00080016, "UI", CT),
         "SOPInstanceUID": (0x00080018, "UI", "1.2.3.4"),
-        "StudyDate": (0x00080020, "DA", f"{now:%Y%m%d}"),
-        "StudyTime": (0x00080030, "TM", f"{now:%H%M%S}"),
+        "StudyDate": (0x00080020, "DA", f"{NOW:%Y%m%d}"),
+        "StudyTime": (0x00080030, "TM", f"{NOW:%H%M%S}"),
         "Modality": (0x00080060, "CS", "CT"),
         "Manufacturer": (0x00080070, "LO", "Invented"),
         "TimezoneOffsetFromUTC": (0x00080201, "SH", "+0000"),
         "ManufacturerModelName": (0x00081090, "LO", "Test tube"),
+        "PatientName": (0x00100010, "PN", None),
+        "PatientID": (0x00100020, "LO", None),
+        "PatientBirthDate": (0x00100030, "DA", None),
         "StudyInstanceUID": (0x0020000D, "UI", "1.2.3.1"),
         "SeriesInstanceUID": (0x0020000E, "UI", "1.2.3.2"),
     }

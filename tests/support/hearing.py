@@ -55,10 +55,11 @@ class Ris:
         self._up.set()
         self._loop.run_forever()
         server.close()
-        self._loop.run_until_complete(server.wait_closed())
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:  # first: from Python 3.12 on, `wait_closed` waits for the connections that they hold
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(server.wait_closed())
         self._loop.close()
 
     async def _serve(self, reader: Any, writer: Any) -> None:

@@ -3,10 +3,10 @@
 import hashlib
 from dataclasses import replace
 
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
 from ledger.ledger import Ledger
 from ledger.records import (
-    DeliveryOutcome,
-    DeliveryState,
     Disposition,
     ImageResult,
     Job,
@@ -47,14 +47,14 @@ class Story:
             found.extend(self.ledger.claim(stage, "test", 1, 60.0, destination))
             return bool(found)
 
-        wait_until(due, within_s=10)
+        wait_until(due, within_s=60)
         return found[0]
 
     def receive(
         self, study: str = STUDY, patient: str = ANNA, quiet_s: float = SOON_S, **changes: object
     ) -> ReceivedInstance:
         instance = received(study, **({"patient_digest": patient} | changes))
-        self.ledger.admit(instance, quiet_s)
+        self.ledger.admit(instance, Completion(quiet_s))
         return instance
 
     def receive_again(
@@ -63,7 +63,7 @@ class Story:
         """Other bytes under the same SOP Instance UID."""
         content = hashlib.sha256(f"{instance.sha256} {patient}".encode()).hexdigest()
         other = replace(instance, sha256=content, path=f"instances/{content}.dcm", patient_digest=patient)
-        self.ledger.admit(other, quiet_s)
+        self.ledger.admit(other, Completion(quiet_s))
         return other
 
     def look(self, *results: ImageResult) -> None:

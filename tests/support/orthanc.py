@@ -81,6 +81,10 @@ class Orthanc:
         modality = {"AET": title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": True}
         httpx.put(f"{self.url}/modalities/{title}", json=modality, timeout=30).raise_for_status()
 
+    def put(self, file: Path) -> None:
+        """Store a DICOM file."""
+        httpx.post(f"{self.url}/instances", content=file.read_bytes(), timeout=30).raise_for_status()
+
     def delete(self, path: str) -> None:
         """Forget a resource, as an administrator would."""
         httpx.delete(f"{self.url}{path}", timeout=30).raise_for_status()

@@ -1,6 +1,8 @@
 """Programs other people wrote, used as peers. pynetdicom installs commands of the same names: call the system's."""
 
+import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,6 +10,7 @@ import pytest
 
 INSTALLED = Path(__file__).parents[2] / ".peers"  # `make peers` leaves it
 FOLDERS = (Path("/usr/bin"), Path("/usr/sbin"), Path("/usr/local/bin"))
+FIRST_PORT = 15_000  # of those that free_port tries
 PACKAGES = {
     "storescu": "dcmtk",
     "storescp": "dcmtk",
@@ -21,6 +24,7 @@ PACKAGES = {
     "javac": "default-jdk-headless",
     "dciodvfy": "dicom3tools",
     "Orthanc": "orthanc",
+    "promtool": "prometheus",
 }
 
 
@@ -41,8 +45,19 @@ def need(name: str) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free on loopback a moment ago.
+
+    Not one that the kernel gives to whoever connects, where there is room beside those: a test that connects a hundred
+    times before it listens would find it taken, and who connects to it meanwhile may reach himself.
+    """
+    try:
+        given_away = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        given_away = 0
+    beside = range(FIRST_PORT, given_away)
+    tried = random.SystemRandom().sample(beside, 50) if len(beside) > 5_000 else []
+    for port in [*tried, 0]:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free on loopback")

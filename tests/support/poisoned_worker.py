@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledger.records import Job, Stage
-from node.lease import LeaseKeeper
+from node.running.lease import LeaseKeeper
+from node.running.worker import Worker
 from node.wiring import owner
-from node.worker import Worker
 from tests.support import ledgers
 
 

@@ -46,6 +46,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
                 parent.chmod(parent.stat().st_mode | 0o011)
         subprocess.run(["chown", "postgres", folder], check=True)
     run: dict[str, Any] = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL}
+    run["env"] = {**os.environ, "LC_ALL": "C.UTF-8"}  # initdb refuses a locale that the machine has not
     subprocess.run(
         _as_server_user([str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]),
         **run,

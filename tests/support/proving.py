@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import cast
 
 from config.settings import DeliverSettings, Destination, NodeSettings, ReceiveSettings, Settings
+from ledger.delivery_records import Proof
 from ledger.ledger import Ledger
-from ledger.records import Proof, Stage, StoredObject
+from ledger.records import Stage, StoredObject
 from ledger.views import ObjectDelivery
 from node.roles.deliver import Deliverer
 from node.roles.prove import Prover
@@ -16,7 +17,7 @@ from tests.support.ledgers import open_fresh
 from tests.support.peers import free_port
 from tests.support.waiting import wait_until
 
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 STUDY = "1.2.3"
 
 
@@ -42,7 +43,7 @@ class Delivering:
 
     def settings(self, destination: Destination, **deliver: float) -> Settings:
         """Quick unless said otherwise; our own AE listens on `port` where a receiver is started with these."""
-        quick = {"prove_after_s": 0.05, "retry_first_s": 0.05, "retry_max_s": 0.2, "commitment_wait_s": 10.0}
+        quick = {"prove_after_s": 0.05, "retry_first_s": 0.05, "retry_max_s": 0.2, "commitment_wait_s": 60.0}
         return Settings(
             node=NodeSettings(state_dir=self.folder),
             receive=ReceiveSettings(host="127.0.0.1", port=self.port, free_disk_min_bytes=0),

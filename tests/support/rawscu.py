@@ -1,6 +1,7 @@
 """A requestor made of bytes: what goes on the wire is exactly what a test says. No DICOM library takes part."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,13 +82,17 @@ class RawScu:
         calling: str = "TESTSCU",
         extra_user_items: bytes = b"",
         max_pdu_bytes: int = 16_384,
+        tls: ssl.SSLContext | None = None,
+        timeout_s: float = 20.0,
     ) -> None:
-        self.socket = socket.create_connection(address, timeout=20)
+        self.socket = socket.create_connection(address, timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.message_id = 0
         self.pdv: list[tuple[int, int, bytes]] = []
         self.pdu_lengths: list[int] = []  # of every P-DATA received
         try:
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket)
             self.socket.sendall(associate_rq(contexts, called, calling, extra_user_items, max_pdu_bytes))
             kind, body = self.read_pdu()
             if kind == 3:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ledger.store import PartFile
-from scp.admission import AdmissionSink
+from scp.admission.admitter import AdmissionSink
 from scp.status import SUCCESS, Answer
 from tests.support.receiving import start_receiving
 
@@ -21,7 +21,7 @@ def answer_early() -> None:
 
     def commit(self: AdmissionSink) -> Answer:
         def later() -> None:
-            time.sleep(0.1)
+            time.sleep(1.0)  # longer than a busy machine takes to kill after the answer was heard
             real(self)
 
         threading.Thread(target=later, daemon=True).start()
@@ -32,7 +32,13 @@ def answer_early() -> None:
 
 def skip_finish() -> None:
     """The ledger says stored, the file never got its name."""
-    PartFile.finish = lambda self, relative: None  # type: ignore[method-assign, assignment]
+
+    def seal(self: PartFile, relative: str) -> Path:
+        folder = self._store.path(relative).parent
+        self._store.prepare_shard(folder)
+        return folder
+
+    PartFile.seal = seal  # type: ignore[method-assign]
 
 
 FAULTS = {"none": lambda: None, "early": answer_early, "unfinished": skip_finish}

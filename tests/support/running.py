@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,29 @@ class RunningNode:
     """Starts at `start`, stops at `stop`; a context manager does both."""
 
     def __init__(
-        self, folder: Path, destinations: Sequence[tuple[str, int]] = (), extra: str = "", **study: float
+        self,
+        folder: Path,
+        destinations: Sequence[tuple[str, int]] = (),
+        extra: str = "",
+        processes: int = 1,
+        heartbeat_s: float = 0.0,
+        **study: float,
     ) -> None:
+        """heartbeat_s: how often it sends itself a study; 0: never, so that a test has the node for itself."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = folder / "opentriage.toml"
         self.log = folder / "node.log"
         self.port, self.web_port = free_port(), free_port()
-        self.config.write_text(self._toml(destinations, study, extra), encoding="utf-8")
+        beat = f"[heartbeat]\nevery_s = {heartbeat_s}\n"
+        self.config.write_text(self._toml(destinations, study, beat + extra, processes), encoding="utf-8")
         self.settings: Settings = load_settings(self.config)
         self.process: subprocess.Popen[bytes] | None = None
         self._ledger: Ledger | None = None
 
-    def _toml(self, destinations: Sequence[tuple[str, int]], study: dict[str, float], extra: str) -> str:
+    def _toml(
+        self, destinations: Sequence[tuple[str, int]], study: dict[str, float], extra: str, processes: int
+    ) -> str:
         timing = {"complete_after_s": 1.0, "triage_max_age_h": 24.0, **study}
         lines = [
             "[node]",
@@ -50,6 +61,7 @@ class RunningNode:
             "[receive]",
             'host = "127.0.0.1"',
             f"port = {self.port}",
+            f"processes = {processes}",
             "free_disk_min_bytes = 1000000",
             "[study]",
             *(f"{key} = {value}" for key, value in timing.items()),
@@ -92,7 +104,7 @@ class RunningNode:
             raise RuntimeError(f"the node ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
         return bool(notices.read(self.settings, "node").get("ready"))
 
-    def stop(self, within_s: float = 40.0) -> int:
+    def stop(self, within_s: float = 100.0) -> int:
         """SIGTERM; the exit status."""
         if self._ledger is not None:
             self._ledger.close()
@@ -207,7 +219,7 @@ class StoreScp:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(self._listens, 10)
+        wait_until(self._listens, 30)
         return self
 
     def _listens(self) -> bool:
@@ -220,8 +232,19 @@ class StoreScp:
         self._process.wait()
 
     def files(self) -> list[Path]:
-        """What came so far."""
-        return sorted(path for path in self.folder.iterdir() if path.is_file())
+        """What came so far and is whole: a file that the PACS still has open is being written."""
+        there = sorted(path for path in self.folder.iterdir() if path.is_file())
+        written = self._open_files()  # asked after: what was there then and is not open now was closed
+        return [path for path in there if path.resolve() not in written]
+
+    def _open_files(self) -> set[Path]:
+        assert self._process is not None
+        found = set()
+        with suppress(OSError):  # it has ended: nothing is written any more
+            for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+                with suppress(OSError):  # closed meanwhile
+                    found.add(entry.readlink())
+        return found
 
 
 def wait_seconds(seconds: float) -> None:

@@ -1,5 +1,6 @@
 """What is installed is what is here."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -53,7 +54,9 @@ def test_postgres_adds_its_driver_to_the_node_and_changes_nothing_else() -> None
 
 
 def test_make_lists_every_goal_apart_from_its_words() -> None:
-    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    listed = done.stdout.splitlines()
     assert len(listed) > 8
     columns = {match.start(1) for line in listed if (match := re.match(r"  make [a-z-]+ {2,}(\S)", line))}
     assert len(columns) == 1

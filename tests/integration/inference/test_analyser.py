@@ -1,5 +1,6 @@
 """The whole of look and decide over real DICOM files: each instance ends in a result with a status and a reason."""
 
+import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -223,15 +224,31 @@ def test_one_failing_package_never_stops_another(make_analyser: MakeAnalyser, tm
     assert by_name["b"].status is ResultStatus.ANALYSED
 
 
+def test_a_picture_that_the_disk_has_no_room_for_fails_the_turn_and_not_the_image(
+    make_analyser: MakeAnalyser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that only needed a larger disk is looked at again, and never "failed" for good."""
+    analyser = make_analyser()
+    analyser._store = Store(tmp_path / "store")
+
+    def full(*of: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(analyser._store, "put", full)
+    with pytest.raises(OSError, match="No space left"):
+        analyse(analyser, tmp_path, make_dx(BRIGHT))
+
+
 def test_a_number_that_is_none_is_a_failure_and_never_negative(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
     """Fine at load, NaN for this one image: its neighbour is analysed all the same."""
     analyser = make_analyser()
     session = analyser._sessions[analyser._packages[0].digest]
     run: Callable[[Any], Any] = session.run
+    first_of_all = iter([np.nan])
 
     def poisoned(images: Any) -> Any:
         outputs = run(images)
-        outputs.scores[0, 3, 0] = np.nan
+        outputs.scores[0, 3, 0] = next(first_of_all, outputs.scores[0, 3, 0])
         return outputs
 
     session.run = poisoned  # type: ignore[method-assign]
@@ -267,8 +284,19 @@ def test_a_picture_without_a_header_is_marked_unverified(make_analyser: MakeAnal
     assert unknown.results[0].reason_code == "age_unknown"
 
 
-def test_without_a_package_nothing_is_applicable(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
-    (result,) = analyse(make_analyser(packages=[]), tmp_path, make_dx())
+def test_without_a_package_no_image_is_assessed_and_that_is_said(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
+    """A forgotten volume must not look like images that no model is meant for: those nobody hears of."""
+    other = make_dx(Modality="US")
+    results = analyse(make_analyser(packages=[]), tmp_path, make_dx(), other)
+    for result in results:
+        assert (result.status, result.reason_code) == (ResultStatus.NOT_ASSESSED, "no_model")
+        assert (result.priority, result.reason) == (TriagePriority.NOT_ASSESSED, "No model is installed.")
+        assert result.recommendations
+
+
+def test_without_a_package_a_printout_beside_the_image_is_nobodys(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
+    printed = make_dx(ImageType=["DERIVED", "SECONDARY"])
+    (result,) = analyse(make_analyser(packages=[]), tmp_path, printed)
     assert (result.status, result.reason_code) == (ResultStatus.NOT_APPLICABLE, "no_model")
 
 

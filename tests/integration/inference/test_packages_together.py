@@ -134,6 +134,19 @@ def test_an_image_of_unknown_body_part_outside_every_age_group_is_refused_and_no
     assert result.status is (ResultStatus.NOT_ASSESSED if reason_code else ResultStatus.ANALYSED)
 
 
+def test_an_answer_says_which_age_group_it_is_of_and_whether_that_may_raise(
+    make_analyser: MakeAnalyser, tmp_path: Path
+) -> None:
+    groups = [
+        {"name": name, "ages_years": ages, "labels": [label()], "may_raise_priority": name == "children"}
+        for name, ages in (("children", (1, 6)), ("adults", (18, 90)))
+    ]
+    analyser = make_analyser(packages=[{"age_groups": groups, "reads": {"ages_years": None}}])
+    said = [analyse(analyser, tmp_path, make_dx(BRIGHT, PatientAge=age))[0] for age in ("003Y", "040Y")]
+    assert [(one.age_group, one.may_raise) for one in said] == [("children", True), ("adults", False)]
+    assert [one.priority is TriagePriority.LOW for one in said] == [False, True]
+
+
 def test_entropy_stands_beside_the_other_figures(make_analyser: MakeAnalyser, tmp_path: Path) -> None:
     (result,) = analyse(make_analyser(), tmp_path, make_dx(GREY))
     p = result.findings[0].probability

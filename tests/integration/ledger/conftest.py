@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, text
 from ledger.ledger import Ledger
 from ledger.store import Store
 from tests.support.ledger_story import Story
+from tests.support.ledgers import laid
 from tests.support.postgres import postgres_server
 
 
@@ -33,7 +34,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger.open(url, Store(tmp_path / "store"))
+    ledger = Ledger.open(laid(url), Store(tmp_path / "store"))
     yield ledger
     ledger.close()
 

@@ -3,19 +3,10 @@
 import pytest
 
 from ledger.commitments import CommitmentAnswer
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome
 from ledger.ledger import Ledger
-from ledger.records import (
-    DeliveryOutcome,
-    DeliveryState,
-    Job,
-    Proof,
-    ProofOutcome,
-    ReportKind,
-    ResultObject,
-    Stage,
-    StoredObject,
-    TriagePriority,
-)
+from ledger.records import Job, ReportKind, ResultObject, Stage, StoredObject, TriagePriority
 from ledger.views import ObjectDelivery
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
@@ -26,7 +17,7 @@ PACS = "pacs"
 
 def _report(ledger: Ledger, study_uid: str = "1.2.3", objects: int = 2, probability: float = 0.9) -> Job:
     """A report of two objects for the PACS; its delivery."""
-    ledger.admit(received(study_uid), 0.001)
+    ledger.admit(received(study_uid), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH, probability)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
@@ -176,7 +167,7 @@ def test_a_withdrawal_ends_the_search_for_what_was_lost(ledger: Ledger) -> None:
     assert ledger.parked() == []
     made: list[tuple[ResultObject, str]] = []
     while not made:
-        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)
+        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 60)
         findings = ledger.study_findings(job)
         made = [stored_object(ledger.store)] if findings and findings.kind is ReportKind.WITHDRAWN else []
         ledger.finish_report(job, findings, made, all_to(made, [PACS]))
@@ -201,7 +192,7 @@ def test_what_a_newer_report_replaced_is_not_sent_again(ledger: Ledger) -> None:
     old = _proof(ledger)
     assert ledger.recall("The model was withdrawn.", "1.2.3") == 1
     while len(_states(ledger)) < 3:
-        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)
+        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 60)
         findings = ledger.study_findings(job)
         made = [stored_object(ledger.store)] if findings and findings.kind is ReportKind.WITHDRAWN else []
         ledger.finish_report(job, findings, made, all_to(made, [PACS]))

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
 from ledger.ledger import Ledger
 from ledger.notifications import NotificationState
-from ledger.records import DeliveryOutcome, DeliveryState, Job, Stage, StoredObject, TriagePriority
+from ledger.records import Job, Stage, StoredObject, TriagePriority
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
 
@@ -13,7 +15,7 @@ PACS = "pacs"
 
 def report(ledger: Ledger, study_uid: str = "1.2.3", patient: str = "") -> tuple[Job, list[StoredObject]]:
     """A report of two objects for the PACS: its delivery, claimed, and the objects."""
-    ledger.admit(received(study_uid, patient_digest=patient), 0.001)
+    ledger.admit(received(study_uid, patient_digest=patient), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
@@ -35,7 +37,7 @@ def test_an_object_may_leave_until_it_was_accepted_there(ledger: Ledger) -> None
 def test_a_claim_that_is_older_than_a_hold_does_not_send(ledger: Ledger) -> None:
     _, [first, _] = report(ledger, patient="a" * 64)
     assert ledger.may_leave(first.object_id, PACS)
-    ledger.admit(received("1.2.3", patient_digest="b" * 64), 60)
+    ledger.admit(received("1.2.3", patient_digest="b" * 64), Completion(60))
     assert not ledger.may_leave(first.object_id, PACS)
 
 
@@ -81,7 +83,7 @@ def test_what_is_stopped_now_is_what_has_not_gone_since(ledger: Ledger) -> None:
 
 
 def test_the_forms_of_one_object_are_stopped_as_one(ledger: Ledger) -> None:
-    ledger.admit(received("1.2.3"), 0.001)
+    ledger.admit(received("1.2.3"), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
@@ -95,7 +97,7 @@ def test_the_forms_of_one_object_are_stopped_as_one(ledger: Ledger) -> None:
 
 
 def test_a_message_that_was_stopped_stays_until_it_is_told_or_not_needed(ledger: Ledger) -> None:
-    ledger.admit(received("1.2.3"), 0.001)
+    ledger.admit(received("1.2.3"), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)
@@ -111,7 +113,7 @@ def test_a_message_that_was_stopped_stays_until_it_is_told_or_not_needed(ledger:
 
 
 def test_a_report_that_was_stopped_stays_until_it_is_released(ledger: Ledger) -> None:
-    ledger.admit(received("1.2.3"), 0.001)
+    ledger.admit(received("1.2.3"), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
     for trouble in ("stopped", "another"):

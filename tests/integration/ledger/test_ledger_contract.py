@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.completion import Completion
 from ledger.errors import LeaseLost
 from ledger.intake import AdmissionOutcome
 from ledger.ledger import Ledger
@@ -37,7 +38,7 @@ def claim_one(ledger: Ledger, stage: Stage) -> Job:
 
 
 def analyse(ledger: Ledger, *results: ImageResult, study_uid: str = "1.2.3", complete_after_s: float = SOON) -> None:
-    ledger.admit(received(study_uid), complete_after_s)
+    ledger.admit(received(study_uid), Completion(complete_after_s))
     ledger.finish_analysis(claim_one(ledger, Stage.ANALYSE), results)
 
 
@@ -46,7 +47,7 @@ def report(ledger: Ledger, *destinations: str) -> StudyFindings | None:
 
 
 def test_an_admitted_image_is_queued_in_the_same_transaction(ledger: Ledger) -> None:
-    admission = ledger.admit(received(), 20)
+    admission = ledger.admit(received(), Completion(20))
     assert admission.outcome is AdmissionOutcome.NEW
     [job] = claim(ledger, Stage.ANALYSE)
     assert job.instance is not None
@@ -55,17 +56,17 @@ def test_an_admitted_image_is_queued_in_the_same_transaction(ledger: Ledger) -> 
 
 def test_the_same_bytes_again_make_no_second_job(ledger: Ledger) -> None:
     instance = received()
-    first = ledger.admit(instance, 20)
-    again = ledger.admit(replace(instance, path="instances/ff/elsewhere.dcm"), 20)
+    first = ledger.admit(instance, Completion(20))
+    again = ledger.admit(replace(instance, path="instances/ff/elsewhere.dcm"), Completion(20))
     assert again == replace(first, outcome=AdmissionOutcome.RESENT)
     assert len(claim(ledger, Stage.ANALYSE)) == 1
 
 
 def test_other_bytes_under_the_same_uid_are_kept_beside_the_first_and_looked_at(ledger: Ledger) -> None:
     instance = received()
-    first = ledger.admit(instance, 20)
+    first = ledger.admit(instance, Completion(20))
     other = replace(instance, sha256="e" * 64, path="instances/ee/other.dcm")
-    second = ledger.admit(other, 20)
+    second = ledger.admit(other, Completion(20))
     assert second.outcome is AdmissionOutcome.UID_CONFLICT
     assert second.instance_id != first.instance_id
     assert len(claim(ledger, Stage.ANALYSE)) == 2
@@ -75,7 +76,7 @@ def test_other_bytes_under_the_same_uid_are_kept_beside_the_first_and_looked_at(
 
 @pytest.mark.parametrize("disposition", [Disposition.OWN_RESULT, Disposition.NOT_AN_IMAGE, Disposition.PRIOR])
 def test_what_is_not_to_be_analysed_gets_no_job(ledger: Ledger, disposition: Disposition) -> None:
-    ledger.admit(received(disposition=disposition), SOON)
+    ledger.admit(received(disposition=disposition), Completion(SOON))
     assert claim(ledger, Stage.ANALYSE) == []
     time.sleep(2 * SOON)
     assert claim(ledger, Stage.REPORT) == []
@@ -85,7 +86,7 @@ def test_what_is_not_to_be_analysed_gets_no_job(ledger: Ledger, disposition: Dis
 
 def test_concurrent_claimers_never_share_a_job(ledger: Ledger) -> None:
     for _ in range(60):
-        ledger.admit(received(), 20)
+        ledger.admit(received(), Completion(20))
 
     def take(_: int) -> list[int]:
         taken: list[int] = []
@@ -101,20 +102,20 @@ def test_concurrent_claimers_never_share_a_job(ledger: Ledger) -> None:
 
 def test_concurrent_admissions_of_one_study_queue_one_final_report(ledger: Ledger) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: ledger.admit(received(), SOON), range(40)))
+        list(pool.map(lambda _: ledger.admit(received(), Completion(SOON)), range(40)))
     assert ledger.counts()["jobs"] == {"analyse:queued": 40, "report:queued": 1}
 
 
 def test_an_urgent_message_is_claimed_first(ledger: Ledger) -> None:
-    ledger.admit(received("1.1"), 20)
-    ledger.admit(received("1.2", message_priority=1), 20)
+    ledger.admit(received("1.1"), Completion(20))
+    ledger.admit(received("1.2", message_priority=1), Completion(20))
     assert [job.study_instance_uid for job in claim(ledger, Stage.ANALYSE)] == ["1.2", "1.1"]
 
 
 def test_a_worker_that_lost_its_lease_cannot_publish(ledger: Ledger) -> None:
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     [late] = claim(ledger, Stage.ANALYSE, lease_s=0.01)
-    wait_until(lambda: ledger.expire_leases() == 1, within_s=5)
+    wait_until(lambda: ledger.expire_leases() == 1, within_s=30)
     [current] = claim(ledger, Stage.ANALYSE)
     with pytest.raises(LeaseLost):
         ledger.finish_analysis(late, [judged(HIGH)])
@@ -126,7 +127,7 @@ def test_a_worker_that_lost_its_lease_cannot_publish(ledger: Ledger) -> None:
 
 
 def test_a_renewed_lease_does_not_expire(ledger: Ledger) -> None:
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     [job] = claim(ledger, Stage.ANALYSE, lease_s=0.2)
     ledger.renew(job, 60)
     time.sleep(0.3)
@@ -134,7 +135,7 @@ def test_a_renewed_lease_does_not_expire(ledger: Ledger) -> None:
 
 
 def test_a_job_that_kills_its_workers_is_parked_and_the_study_is_not_assessed(ledger: Ledger) -> None:
-    ledger.admit(received("1.1"), SOON)
+    ledger.admit(received("1.1"), Completion(SOON))
     for _ in range(3):
         claim(ledger, Stage.ANALYSE, lease_s=60)
         assert ledger.abandon("test", max_attempts=3) == 1
@@ -150,15 +151,30 @@ def test_a_job_that_kills_its_workers_is_parked_and_the_study_is_not_assessed(le
 
 def test_a_job_tried_before_is_claimed_alone(ledger: Ledger) -> None:
     for _ in range(3):
-        ledger.admit(received(), 20)
+        ledger.admit(received(), Completion(20))
     assert len(claim(ledger, Stage.ANALYSE)) == 3
     ledger.abandon("test")
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     assert [len(claim(ledger, Stage.ANALYSE)) for _ in range(5)] == [1, 1, 1, 1, 0]
 
 
+def test_what_was_tried_before_can_be_left_to_somebody_else(ledger: Ledger) -> None:
+    ledger.admit(received(), Completion(20))
+    [tried] = claim(ledger, Stage.ANALYSE)
+    ledger.admit(received(), Completion(20))
+    ledger.retry(tried, "The process that runs the models died.", 0.0)
+    assert ledger.due_in_s(Stage.ANALYSE, tried=True) == 0
+    [fresh] = ledger.claim(Stage.ANALYSE, "test", 8, 60.0, tried=False)
+    assert fresh.attempt == 1
+    assert ledger.due_in_s(Stage.ANALYSE, tried=False) is None
+    assert ledger.claim(Stage.ANALYSE, "test", 8, 60.0, tried=False) == []
+    [again] = ledger.claim(Stage.ANALYSE, "test", 8, 60.0, tried=True)
+    assert (again.job_id, again.attempt) == (tried.job_id, 2)
+    assert ledger.due_in_s(Stage.ANALYSE, tried=True) is None
+
+
 def test_a_released_job_starts_afresh(ledger: Ledger) -> None:
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     [job] = claim(ledger, Stage.ANALYSE)
     ledger.park(job, "The model package is broken.")
     assert claim(ledger, Stage.ANALYSE) == []
@@ -169,25 +185,26 @@ def test_a_released_job_starts_afresh(ledger: Ledger) -> None:
 
 
 def test_a_retry_waits_its_time(ledger: Ledger) -> None:
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     [job] = claim(ledger, Stage.ANALYSE)
+    began = time.monotonic()
     ledger.retry(job, "The GPU was busy.", 0.3)
-    assert claim(ledger, Stage.ANALYSE) == []
     assert claim_one(ledger, Stage.ANALYSE).attempt == 2
+    assert time.monotonic() - began > 0.29  # the ledger's clock counts in milliseconds
 
 
 def test_the_final_report_waits_for_quiet(ledger: Ledger) -> None:
-    ledger.admit(received(), 0.2)
+    ledger.admit(received(), Completion(0.2))
     ledger.finish_analysis(claim_one(ledger, Stage.ANALYSE), [judged(LOW, 0.1)])
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     ledger.finish_analysis(claim_one(ledger, Stage.ANALYSE), [judged(LOW, 0.1)])
     time.sleep(0.4)
     assert claim(ledger, Stage.REPORT) == []
 
 
 def test_the_final_report_waits_for_every_image_to_be_looked_at(ledger: Ledger) -> None:
-    ledger.admit(received(), SOON)
-    ledger.admit(received(), SOON)
+    ledger.admit(received(), Completion(SOON))
+    ledger.admit(received(), Completion(SOON))
     first, second = claim(ledger, Stage.ANALYSE)
     ledger.finish_analysis(first, [judged(LOW, 0.1)])
     time.sleep(3 * SOON)
@@ -246,7 +263,7 @@ def test_a_study_is_as_urgent_as_its_worst_image_and_not_assessed_stands_above_l
 def test_a_retried_final_report_gives_way_to_a_newer_one(ledger: Ledger) -> None:
     analyse(ledger, judged(MEDIUM, 0.6))
     old = claim_one(ledger, Stage.REPORT)
-    ledger.admit(received(), SOON)
+    ledger.admit(received(), Completion(SOON))
     ledger.retry(old, "The disk was slow.", 0)
     ledger.finish_analysis(claim_one(ledger, Stage.ANALYSE), [judged(MEDIUM, 0.6)])
     assert claim_one(ledger, Stage.REPORT).job_id != old.job_id
@@ -254,7 +271,7 @@ def test_a_retried_final_report_gives_way_to_a_newer_one(ledger: Ledger) -> None
 
 
 def test_a_retried_analysis_replaces_what_it_said_before(ledger: Ledger) -> None:
-    ledger.admit(received(), 20)
+    ledger.admit(received(), Completion(20))
     [job] = claim(ledger, Stage.ANALYSE)
     ledger.park(job, "Broken.", refused("decode_failed"))
     ledger.release(job.job_id)
@@ -267,9 +284,9 @@ def test_a_commit_wakes_the_waiting_stage(ledger: Ledger) -> None:
     with ThreadPoolExecutor(1) as pool:
         started = time.monotonic()
         waiting = pool.submit(ledger.wait, Stage.ANALYSE, 30.0)
-        ledger.admit(received(), 20)
-        waiting.result(timeout=20)
-    assert time.monotonic() - started < 10
+        ledger.admit(received(), Completion(20))
+        waiting.result(timeout=60)
+    assert time.monotonic() - started < 25
 
 
 def test_waiting_ends_when_the_next_job_falls_due(ledger: Ledger) -> None:
@@ -283,14 +300,14 @@ def test_waiting_ends_when_the_next_job_falls_due(ledger: Ledger) -> None:
 
 def test_the_age_of_the_oldest_job_is_its_time_since_it_was_due(ledger: Ledger) -> None:
     assert ledger.oldest_job_age_s() is None
-    ledger.admit(received(), 1000)
-    wait_until(lambda: (ledger.oldest_job_age_s() or 0) > 0.1, within_s=5)
+    ledger.admit(received(), Completion(1000))
+    wait_until(lambda: (ledger.oldest_job_age_s() or 0) > 0.1, within_s=30)
     assert (ledger.oldest_job_age_s() or 0) < 100
 
 
 def test_every_image_received_is_in_flight_or_at_an_end(ledger: Ledger) -> None:
     for i in range(6):
-        ledger.admit(received(f"1.{i}"), 20)
+        ledger.admit(received(f"1.{i}"), Completion(20))
     done, parked, retried, *_ = claim(ledger, Stage.ANALYSE, 4)
     ledger.finish_analysis(done, [judged(LOW, 0.1)])
     ledger.park(parked, "Broken.")
@@ -310,17 +327,17 @@ def test_two_processes_see_one_installation(ledger: Ledger, url: str, tmp_path: 
 
 def test_the_list_of_the_day_leaves_older_studies_out(ledger: Ledger) -> None:
     now = datetime.now(UTC)
-    ledger.admit(received("1.1", received_at=now - timedelta(days=2)), 20)
-    ledger.admit(received("1.2", received_at=now), 20)
+    ledger.admit(received("1.1", received_at=now - timedelta(days=2)), Completion(20))
+    ledger.admit(received("1.2", received_at=now), Completion(20))
     assert [entry.study_instance_uid for entry in ledger.worklist(now - timedelta(days=1))] == ["1.2"]
 
 
 def test_the_list_counts_images_once_and_our_own_results_never(ledger: Ledger) -> None:
     first = received()
-    ledger.admit(first, 20)
-    ledger.admit(replace(first, sha256="e" * 64, path="instances/ee/other.dcm"), 20)
+    ledger.admit(first, Completion(20))
+    ledger.admit(replace(first, sha256="e" * 64, path="instances/ee/other.dcm"), Completion(20))
     later = datetime.now(UTC) + timedelta(hours=1)
-    ledger.admit(received(disposition=Disposition.OWN_RESULT, received_at=later, modality="SR"), 20)
+    ledger.admit(received(disposition=Disposition.OWN_RESULT, received_at=later, modality="SR"), Completion(20))
     [entry] = ledger.worklist()
     assert (entry.instances, entry.uid_conflicts, entry.modality) == (1, 1, "DX")
     assert entry.last_received_at < later

@@ -1,6 +1,8 @@
 """A database of the first release keeps everything, and what it said then can be recalled and corrected."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from alembic import command
@@ -8,10 +10,12 @@ from alembic.config import Config
 from sqlalchemy import text
 
 import ledger as package
+from ledger.audit import AuditKind
 from ledger.codec import dump_result
-from ledger.database import open_engine, transaction
+from ledger.database import migrate, open_engine, transaction
+from ledger.delivery_records import DeliveryState
 from ledger.ledger import Ledger
-from ledger.records import DeliveryState, ReportKind, Stage
+from ledger.records import ReportKind, Stage
 from ledger.store import Store
 from tests.support.ledger_story import LOW, PACS, STUDY, Story
 from tests.support.records import judged
@@ -30,6 +34,7 @@ INSERT INTO deliveries VALUES (1, 'PACS@127.0.0.1:104', 'delivered', 0, '', 1, 1
 INSERT INTO jobs VALUES (1, 'analyse', 'succeeded', '1.2.3', 1, NULL, NULL, NULL, 1, 1000.0, 1000.0, 1, 1, NULL, NULL,
   '', 1040.0);
 """
+ROLES = 8
 RESULT = "INSERT INTO results VALUES (1, 1, '1.2.3', 'analysed', 'LOW', :body, 1040.0)"
 
 
@@ -86,4 +91,44 @@ def test_what_the_first_release_said_is_corrected_by_a_late_image(first_release:
     findings = story.final()
     assert findings is not None
     assert (len(findings.looked_at), len(findings.predecessors)) == (2, 1)
+    ledger.close()
+
+
+def test_the_roles_of_many_machines_may_meet_an_empty_database_at_once(url: str, tmp_path: Path) -> None:
+    engine = open_engine(url)
+    migrate(engine)
+    engine.dispose()
+    at_once = Barrier(ROLES)
+
+    def start(number: int) -> str:
+        at_once.wait()
+        ledger = Ledger.open(url, Store(tmp_path / "store"))
+        ledger.audit_changed("settings:here", AuditKind.CONFIGURATION, {"port": "104"}, {})
+        ledger.close()
+        return ledger.installation_uid
+
+    with ThreadPoolExecutor(ROLES) as pool:
+        assert len(set(pool.map(start, range(ROLES)))) == 1
+
+
+def test_no_sentence_of_an_older_release_names_a_transaction(first_release: str, tmp_path: Path) -> None:
+    """Whoever reads its UID could answer in the destination's place."""
+    told = (("commitment_asked", "PACS was asked to commit 2 objects (transaction 2.25.99)."), ("other", "As it was."))
+    engine, config = open_engine(first_release), Config()
+    config.set_main_option("script_location", str(Path(package.__file__).parent / "migrations"))
+    with transaction(engine, write=True) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        for name, said in told:
+            row = {"name": name, "said": said}
+            connection.execute(
+                text("INSERT INTO events (study_uid, at, name, text) VALUES ('1.2.3', 1, :name, :said)"), row
+            )
+        proof = "It took responsibility for it (Storage Commitment, transaction 2.25.99)."
+        connection.execute(text("UPDATE deliveries SET proof = 'committed', proof_text = :proof"), {"proof": proof})
+    engine.dispose()
+    ledger = Ledger.open(first_release, Store(tmp_path / "store"))
+    assert [event.text for event in ledger.events(STUDY)] == ["PACS was asked to commit 2 objects.", "As it was."]
+    [delivery] = [item.proof_text for item in ledger.study_objects(STUDY)]
+    assert delivery == "It took responsibility for it (Storage Commitment)."
     ledger.close()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ledger.records import DeliveryOutcome, DeliveryState, Disposition, Proof, Stage
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, Proof
+from ledger.records import Disposition, Stage
 from tests.support.ledger_story import ANNA, BERTA, HIGH, LOW, PACS, STUDY, Story
 from tests.support.records import judged, stored_object
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ledger.records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome, Stage
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome
+from ledger.records import Stage
 from tests.support.ledger_story import LOW, OTHER, PACS, STUDY, Story
 from tests.support.records import judged
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.records import DeliveryState, EarlierReport, ImageResult, ReportKind, Stage
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryState
+from ledger.records import EarlierReport, ImageResult, ReportKind, Stage
 from tests.support.ledger_story import HIGH, HOUR_S, LOW, MEDIUM, PACS, STUDY, Story
 from tests.support.records import MODEL, judged, not_applicable, refused, stored_object
 
@@ -68,7 +70,7 @@ def test_what_was_confirmed_is_not_confirmed_again(story: Story) -> None:
 
 def test_the_same_bytes_again_are_no_news(story: Story) -> None:
     instance = story.reported(judged(LOW, 0.1))
-    story.ledger.admit(replace(instance, path="instances/elsewhere.dcm"), 0.01)
+    story.ledger.admit(replace(instance, path="instances/elsewhere.dcm"), Completion(0.01))
     assert not story.claimable(Stage.ANALYSE)
     assert not story.claimable(Stage.REPORT)
 
@@ -132,7 +134,9 @@ def test_the_newest_bytes_under_a_uid_are_what_counts(story: Story, reported: st
 
 def test_another_study_with_the_same_uid_takes_nothing_away(story: Story) -> None:
     mine = story.image(judged(MEDIUM, 0.6))
-    story.ledger.admit(replace(mine, study_instance_uid="1.2.4", sha256="e" * 64, path="instances/e.dcm"), HOUR_S)
+    story.ledger.admit(
+        replace(mine, study_instance_uid="1.2.4", sha256="e" * 64, path="instances/e.dcm"), Completion(HOUR_S)
+    )
     findings = story.final()
     assert findings is not None
     assert findings.study_instance_uid == STUDY

@@ -2,7 +2,9 @@
 
 import pytest
 
-from ledger.records import DeliveryState, EarlierReport, ReportKind, Stage, TriagePriority
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryState
+from ledger.records import EarlierReport, ReportKind, Stage, TriagePriority
 from tests.support.ledger_story import HIGH, HOUR_S, LOW, OTHER, PACS, SOON_S, STUDY, Story
 from tests.support.records import judged, received
 
@@ -14,7 +16,7 @@ NOT_ASSESSED = TriagePriority.NOT_ASSESSED
 def test_an_image_rejected_before_it_comes_is_kept_and_not_looked_at(story: Story, code: str) -> None:
     rejected = received(STUDY)
     story.note(code, rejected)
-    story.ledger.admit(rejected, 0.01)
+    story.ledger.admit(rejected, Completion(0.01))
     assert not story.claimable(Stage.ANALYSE)
     assert any("rejected before it came" in event.text for event in story.ledger.events(STUDY))
 

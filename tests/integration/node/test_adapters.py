@@ -11,14 +11,17 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from config.settings import DeliverSettings, NodeSettings, Settings
+from ledger.completion import Completion
 from ledger.ledger import Ledger
 from ledger.notifications import Notification, NotificationState
 from ledger.records import Stage, TriagePriority
+from ledger.retention import Rules
+from ledger.shadow import enter
 from node.commands.explain import app as explain
 from node.commands.release import app as release
-from node.lease import LeaseKeeper
 from node.roles.notify import Notifier
 from node.roles.report import Say
+from node.running.lease import LeaseKeeper
 from tests.support import delivering
 from tests.support.dx import make_dx
 from tests.support.hearing import AFTER_BODY, Http, Ris, UpsService, is_signed
@@ -229,6 +232,36 @@ def test_a_withdrawn_report_is_deleted_at_a_ris_that_heard_of_it(site: Site) -> 
     assert str(values(withdrawn, "OBR")[0][25]) == "C"
     assert values(withdrawn, "TQ1") == []
     assert str(observation(withdrawn, "PRIORITY")[8]) == ""
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+def test_where_adapters_alone_are_told_a_recall_reaches_them_after_retention_removed_the_images(
+    mode: str, site: Site
+) -> None:
+    """Its patient is read from the reports that were kept here, which nobody was sent."""
+    with Ris() as receiver, Http().up() as hook:
+        told = {"kind": "webhook", "url": hook.url, "secret_file": site.secret, "on": "all"}
+        site.adapters(ris(receiver.port, on="all"), told)
+        [study] = site.report(MEDIUM, PatientID="4711", AccessionNumber="A-17")
+        site.told(study, "accepted", "accepted")
+        assert site.ledger.remove_old(Rules(images_s=1e-9), of_images=True).instances == 1
+        if mode == "shadow":
+            enter(site.ledger._engine, in_shadow=True)
+        site.recall(study)
+        assert not site.ledger.parked()
+        site.told(study, *["accepted"] * 4)
+    withdrawn = receiver.heard[1]
+    assert str(observation(withdrawn, "PRIORITY")[11]) == "D"
+    assert (str(values(withdrawn, "PID")[0][3]), str(values(withdrawn, "OBR")[0][18])) == ("4711", "A-17")
+    assert [one.json["report"] for one in hook.asked] == ["final", "withdrawn"]
+
+
+def test_a_recall_of_what_nobody_was_told_needs_no_images_either(site: Site) -> None:
+    [study] = site.report(MEDIUM)
+    assert site.ledger.remove_old(Rules(images_s=1e-9), of_images=True).instances == 1
+    site.recall(study)
+    assert not site.ledger.parked()
+    assert site.ledger.told(study) == []
 
 
 def test_a_withdrawal_is_not_told_to_whom_nothing_was_told(site: Site) -> None:
@@ -480,7 +513,7 @@ def test_a_study_that_is_held_after_its_report_was_claimed_is_told_to_nobody(sit
         study = site.report_before_it_starts(**ris(receiver.port, name="hl7"))
         [job] = site.ledger.claim(Stage.NOTIFY, "test", 1, 60, "hl7")
         for digest in ("a" * 64, "b" * 64):
-            site.ledger.admit(received(study, patient_digest=digest), 60)
+            site.ledger.admit(received(study, patient_digest=digest), Completion(60))
         Notifier(site.ledger, site.settings, site.settings.adapters[0], site.stop).work([job])
         [said] = site.told(study, "waiting")
     assert said.reason == "its study is held"

@@ -10,8 +10,8 @@ from PIL import Image
 from pydicom import dcmread
 from typer.testing import CliRunner, Result
 
-from node.analyse_output import ANALYSE_INSTALLATION_UID
 from node.cli import app
+from node.looking.output import ANALYSE_INSTALLATION_UID
 from tests.support.chests import bright, dark, save
 from tests.support.packages import label, write_package
 from tests.support.peers import need
@@ -97,6 +97,8 @@ def test_out_writes_the_objects_of_each_study_under_a_namespace_of_its_own(confi
     kinds = {name.split("_", 1)[1] for name in names if name.startswith(flagged.StudyInstanceUID)}
     pictures = {"secondary_capture.dcm", "secondary_capture.png"}
     assert kinds == {"measurement_sr.dcm", "text_sr.dcm", "key_objects.dcm", *pictures}
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}, "others can read whose images they are"
+    assert out.stat().st_mode & 0o777 == 0o700
     report = dcmread(out / f"{flagged.StudyInstanceUID}_measurement_sr.dcm")
     assert (report.PatientID, report.StudyInstanceUID) == (flagged.PatientID, flagged.StudyInstanceUID)
     assert ANALYSE_INSTALLATION_UID.startswith("2.25.")

@@ -6,28 +6,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from pydicom.uid import UID
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from config import Settings, load_settings
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.notifications import NotificationState
-from ledger.records import DeliveryOutcome, DeliveryState, Proof, ProofOutcome, Stage, StoredObject, TriagePriority
+from ledger.records import Stage, StoredObject, TriagePriority
 from ledger.store import Store
-from node import health
 from node.cli import app
-from node.metrics import make_registry, render
 from node.roles.deliver import Deliverer, say_what_is_stranded
-from node.web import Pages
+from node.watching import health
+from node.watching.metrics import make_registry, render
+from node.web.app import make_app
 from node.wiring import open_ledger
 from sr_writer.errors import NotProven, Unreachable
 from tests.support import delivering
+from tests.support.asgi import Client
 from tests.support.dx import make_dx
 from tests.support.ledgers import all_to
 from tests.support.records import judged, received, stored_object
+from tests.support.sink import Answer, Sink
 from tests.support.waiting import wait_until
 
-HIGH, LOW = TriagePriority.HIGH, TriagePriority.LOW
+HIGH, MEDIUM, LOW = TriagePriority.HIGH, TriagePriority.MEDIUM, TriagePriority.LOW
 
 
 def settings_with(folder: Path, *names: str, limit_s: float = 300.0, adapters: Sequence[str] = ()) -> Settings:
@@ -47,11 +53,11 @@ def report(
     ledger: Ledger, priority: TriagePriority, study_uid: str, *destinations: str, notify: Sequence[str] = ()
 ) -> None:
     """A report of `priority` that waits for `destinations` and for the adapters `notify`."""
-    ledger.admit(received(study_uid), 0.01)
+    ledger.admit(received(study_uid), Completion(0.01))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(priority, 0.9 if priority is HIGH else 0.1)])
     while True:
-        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 5)
+        [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 30)
         own = job.study_instance_uid == study_uid  # else the final report of an earlier study: not what is asked for
         findings = ledger.study_findings(job) if own else None
         made = [stored_object(ledger.store)] if findings else []
@@ -156,6 +162,108 @@ def test_a_source_that_changed_between_two_attempts_is_seen_though_its_file_says
     ledger.close()
 
 
+def test_a_parked_delivery_says_a_refusal_once_and_names_every_form_that_was_tried(tmp_path: Path) -> None:
+    refusal = Answer("0122", 0x0122, stored=False)
+    with Sink(lambda heard: refusal) as sink:
+        settings = load_settings(delivering.site(tmp_path, sink.port))
+        ledger = open_ledger(settings)
+        ds = make_dx()
+        delivering.look(ledger, delivering.admit(ledger, ds), ds, MEDIUM)
+        delivering.report(ledger, settings, [str(ds.StudyInstanceUID)])
+        Deliverer(ledger, settings, settings.destinations[0], threading.Event())._once()
+        tried = {UID(heard.sop_class_uid).name for heard, _ in sink.heard}
+        [parked] = ledger.parked()
+        ledger.close()
+    assert len(tried) > 1
+    assert parked.reason.count("does not support") == 1
+    assert {name: parked.reason.count(name) for name in tried} == dict.fromkeys(tried, 1)
+
+
+def test_a_destination_that_takes_nothing_now_is_warned_of_once_a_minute_and_not_once_an_object(tmp_path: Path) -> None:
+    with Sink(lambda heard: Answer("A700", 0xA700, stored=False)) as sink:
+        settings = load_settings(delivering.site(tmp_path, sink.port))
+        ledger = open_ledger(settings)
+        delivering.fill(ledger, settings, [MEDIUM, LOW])
+        deliverer = Deliverer(ledger, settings, settings.destinations[0], threading.Event())
+        with capture_logs() as logs:
+            deliverer._once()
+        ledger.close()
+    assert len(sink.heard) > 1
+    [warned] = [line for line in logs if line["log_level"] == "warning"]
+    assert (warned["event"], warned["status"]) == ("destination_puts_off", "0xA700")
+    assert "(0xA700: out of resources, often a full disk there)" in warned["reason"]
+
+
+class Silent:
+    """A destination that takes the association and never answers the first object."""
+
+    def send(
+        self, objects: Sequence[StoredObject], store: Store, on_outcome: Callable[[DeliveryOutcome], None]
+    ) -> None:
+        said, context = "pacs did not answer within 60 s.", "SR, Implicit VR"
+        for item in objects:
+            on_outcome(DeliveryOutcome(item.object_id, DeliveryState.WAITING, None, said, context))
+            said, context = "pacs did not answer what was sent before it.", ""
+
+
+def test_a_report_waits_for_what_was_sent_of_it_and_not_for_what_was_not(tmp_path: Path) -> None:
+    settings = load_settings(delivering.site(tmp_path, 1))
+    ledger = open_ledger(settings)
+    [study] = delivering.fill(ledger, settings, [HIGH])
+    deliverer = Deliverer(ledger, settings, settings.destinations[0], threading.Event())
+    deliverer._sender = Silent()  # type: ignore[assignment]
+    deliverer._once()
+    [left] = ledger.still_to_leave(study)
+    waiting = [made.reason for made in ledger.study_objects(study) if made.state is DeliveryState.WAITING]
+    ledger.close()
+    assert len(waiting) > 1
+    assert left.reason == "pacs did not answer within 60 s."
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_health_says_what_the_destination_says_whose_reports_wait(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, "pacs", limit_s=0.2)
+    ledger = open_ledger(settings)
+    report(ledger, LOW, "1.1", "pacs")
+    [job] = ledger.claim(Stage.DELIVER, "test", 1, 60)
+    ledger.retry(job, "pacs cannot take the SR now (0xA700: out of resources); it is tried again.", 0)
+    [reason] = wait_until(lambda: health.HealthCheck(settings, ledger).check().reasons, 30)
+    ledger.close()
+    assert "the oldest report for pacs has waited" in reason
+    assert reason.endswith(
+        "s; its last try: pacs cannot take the SR now (0xA700: out of resources); it is tried again."
+    )
+
+
+@pytest.mark.usefixtures("healthy_otherwise")
+def test_a_destination_that_rejects_us_is_named_with_the_cure_and_all_that_it_parked_is_released_at_once(
+    tmp_path: Path,
+) -> None:
+    settings = settings_with(tmp_path, "pacs", "other", adapters=["ris"])
+    ledger = open_ledger(settings)
+    for study, *destinations in (("1.1", "pacs"), ("1.2", "pacs", "other")):
+        report(ledger, LOW, study, *destinations)
+        for name in destinations:
+            [job] = ledger.claim(Stage.DELIVER, "test", 1, 60, name)
+            for item in ledger.undelivered(job):
+                said = f"{name} rejected the association for good (1/7): it does not answer to the AE title PACS."
+                ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.REFUSED, None, said))
+            ledger.park_delivery(job, "It rejects us.")
+    sentences = [one for one in health.HealthCheck(settings, ledger).check().alarms if "pacs refuses" in one]
+    assert sentences == [
+        "the destination pacs refuses reports, and 2 are parked for it: pacs rejected the association for good (1/7): "
+        "it does not answer to the AE title PACS; when that is mended, `opentriage release --all-for 'pacs'`"
+    ]
+    before = ledger.audit_count()
+    assert release(tmp_path, "--all-for", "pacs") == (0, "2 jobs for pacs are queued again")
+    assert ledger.audit_count() == before + 2
+    assert [job.destination for job in ledger.parked()] == ["other"]
+    assert release(tmp_path, "--all-for", "pacs")[0] == 1
+    assert release(tmp_path, "--all-for", "nobody")[0] == 2
+    assert release(tmp_path, "--all-for", "pacs", "7")[0] == 2
+    ledger.close()
+
+
 @pytest.fixture
 def healthy_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "own_echo", lambda settings, timeout_s: True)
@@ -167,7 +275,7 @@ def test_health_is_red_when_a_report_waits_too_long_for_its_destination(tmp_path
     ledger = open_ledger(settings)
     report(ledger, LOW, "1.1", "pacs")
     check = health.HealthCheck(settings, ledger)
-    reasons = wait_until(lambda: check.check().reasons, 5)
+    reasons = wait_until(lambda: check.check().reasons, 30)
     assert "the oldest report for pacs has waited" in reasons[0]
     ledger.close()
 
@@ -198,7 +306,7 @@ def test_a_stopped_result_and_a_held_study_are_alarms_that_name_nobody(tmp_path:
     [item] = ledger.undelivered(job)
     ledger.record_delivery(job, DeliveryOutcome(item.object_id, DeliveryState.STOPPED, None, "SENTINEL"))
     for digest in ("a" * 64, "b" * 64):
-        ledger.admit(received("1.2", patient_digest=digest), 60)
+        ledger.admit(received("1.2", patient_digest=digest), Completion(60))
     found = check.check()
     ledger.close()
     stopped, held = found.alarms
@@ -250,7 +358,7 @@ def test_health_is_red_when_a_message_waits_too_long_for_its_adapter(tmp_path: P
     settings = settings_with(tmp_path, limit_s=0.2, adapters=["ris"])
     ledger = open_ledger(settings)
     report(ledger, LOW, "1.1", notify=["ris"])
-    reasons = wait_until(lambda: health.HealthCheck(settings, ledger).check().reasons, 5)
+    reasons = wait_until(lambda: health.HealthCheck(settings, ledger).check().reasons, 30)
     ledger.close()
     assert "the oldest message for the adapter ris has waited" in reasons[0]
 
@@ -315,7 +423,7 @@ def test_what_a_destination_lost_again_and_again_goes_to_the_one_that_replaces_i
     after = settings_with(tmp_path, "new")
     ledger = open_ledger(after)
     accepted(ledger, "1.1", "old")
-    [job] = wait_until(lambda: ledger.claim(Stage.PROVE, "test", 1, 60, "old"), 5)
+    [job] = wait_until(lambda: ledger.claim(Stage.PROVE, "test", 1, 60, "old"), 30)
     for item in ledger.unproven(job):
         ledger.record_proof(job, ProofOutcome(item.object_id, Proof.MISSING, "It is not there."))
     ledger.give_up_proof(job, "It loses everything.")
@@ -344,13 +452,13 @@ def test_what_waits_for_nobody_is_an_error_in_the_log_with_its_cure(
 def test_the_page_and_the_metrics_count_what_adapters_are_still_to_hear_and_refused(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, adapters=["ris", "ups: ward 7"])
     ledger = open_ledger(settings)
-    page = Pages(settings, ledger)
-    assert "Adapters" not in page._render()
+    page = Client(make_app(settings, ledger))
+    assert "Adapters" not in page.get("/").text
     report(ledger, LOW, "1.1", notify=["ris", "ups: ward 7"])
     report(ledger, LOW, "1.2", notify=["ris"])
     [job] = ledger.claim(Stage.NOTIFY, "test", 1, 60, "ris")
     ledger.finish_notification(job, NotificationState.REFUSED, "It does not know us.")
-    shown = " ".join(page._render().split())
+    shown = " ".join(page.get("/").text.split())
     metrics = render(make_registry(settings, ledger)).decode()
     ledger.close()
     assert "Adapters: ris 1 waiting, 1 refused; ups: ward 7 1 waiting, 0 refused" in shown

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from config import load_settings
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState, Proof
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, Proof, Stage, StoredObject, TriagePriority
+from ledger.records import Stage, StoredObject, TriagePriority
 from ledger.store import Store
 from node.roles.deliver import Deliverer
 from node.wiring import open_ledger
@@ -31,7 +33,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def deliver(ledger: Ledger, folder: Path, told: Told) -> dict[str, DeliveryState | None]:
     """One report of two forms and a picture; the destination says `told` of each kind. What the ledger says then."""
-    ledger.admit(received("1.1"), 0.001)
+    ledger.admit(received("1.1"), Completion(0.001))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(TriagePriority.HIGH)])
     [job] = ledger.claim(Stage.REPORT, "test", 1, 60)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from node.cli import app
 from node.commands import demo as command
-from node.demo import Demo, DemoFailed
+from node.trying.demo import Demo, DemoFailed
 from tests.support.chests import bright, dark, save
 from tests.support.packages import write_package
 

@@ -1,12 +1,17 @@
 """Whether a destination holds what it accepted: asked of archives that commit, list, forget, or will not say."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from config.settings import Settings
-from ledger.records import DeliveryState, Proof, Stage
+from ledger.audit import AuditKind
+from ledger.delivery_records import DeliveryState, Proof
+from ledger.records import Stage
+from ledger.trail import Asked
+from node.roles.prove import ASKS, addresses_of
 from scp.receiver import Receiver
 from tests.support.asked import queue_report
 from tests.support.committing import Archive
@@ -26,7 +31,9 @@ def test_an_archive_that_answers_on_the_same_association_commits(node: Deliverin
         node.begin(archive.destination())
         objects = node.all_are(Proof.COMMITTED)
     assert len(archive.transactions) == 1
-    assert all(archive.transactions[0] in one.proof_text and one.proven_at for one in objects)
+    assert all("took responsibility" in one.proof_text and one.proven_at for one in objects)
+    said = [one.proof_text for one in objects] + [event.text for event in node.ledger.events(STUDY)]
+    assert not any(archive.transactions[0] in text for text in said)  # who reads it could answer in its place
     assert archive.queries == 0
 
 
@@ -39,7 +46,7 @@ def test_an_archive_that_answers_on_an_association_of_its_own_commits(
         queue_report(node.ledger, "archive", STUDY)
         node.run(settings)
         node.all_are(Proof.COMMITTED)
-        wait_until(lambda: archive.answered, 10)
+        wait_until(lambda: archive.answered, 30)
     assert archive.answered == [0x0000]
     assert archive.queries == 0
 
@@ -49,6 +56,18 @@ def test_an_archive_that_never_answers_is_read_back(node: Delivering) -> None:
         node.begin(archive.destination(), commitment_wait_s=0.1, commitment_answer_max_s=0.5)
         node.all_are(Proof.FOUND)
     assert len(archive.transactions) == 1
+
+
+def test_the_audit_trail_says_when_a_transfer_begins_and_what_the_archive_was_asked(node: Delivering) -> None:
+    with Archive(silent=True) as archive:
+        node.begin(archive.destination(), commitment_wait_s=0.1, commitment_answer_max_s=0.5)
+        objects = node.all_are(Proof.FOUND)
+    lines = [line for line in reversed(node.ledger.audit_log(Asked(study_uid=STUDY))) if line.detail.get("to")]
+    begins = [line for line in lines if line.kind is AuditKind.TRANSFERS]
+    assert len(begins) == 1  # of one association and study, however many objects
+    assert sum(begins[0].detail["sop_classes"].values()) == len(objects)
+    assert lines.index(begins[0]) < min(n for n, line in enumerate(lines) if line.kind is AuditKind.TRANSFERRED)
+    assert {line.detail["how"] for line in lines if line.kind is AuditKind.QUERY} == {"storage commitment", "C-FIND"}
 
 
 def test_an_archive_that_breaks_off_at_every_question_leaves_it_unproven_and_says_what_to_do(node: Delivering) -> None:
@@ -76,7 +95,7 @@ def hear(node: Delivering) -> Iterator[Callable[[Settings], None]]:
 def test_an_answer_that_comes_after_a_restart_is_used(node: Delivering, hear: Callable[[Settings], None]) -> None:
     with Archive(silent=True) as archive:
         settings = node.begin(archive.destination(), commitment_wait_s=0.1)
-        wait_until(lambda: node.ledger.counts()["commitments"], WITHIN_S)
+        wait_until(lambda: archive.asked and node.ledger.counts()["commitments"], WITHIN_S)
         node.pause()
         node.run(settings)
         hear(settings)
@@ -106,7 +125,7 @@ def test_an_archive_that_offers_no_way_to_ask_leaves_it_unproven_and_says_why(no
     with Archive(commits=False, finds=False) as archive:
         node.begin(archive.destination())
         objects = node.all_are(Proof.UNPROVEN)
-        wait_until(node.idle, 20)
+        wait_until(node.idle, 60)
     assert {one.state for one in objects} == {DeliveryState.DELIVERED}
     assert "does not offer Storage Commitment" in objects[0].proof_text
     assert "does not offer Study Root" in objects[0].proof_text
@@ -125,7 +144,7 @@ def test_what_is_lost_after_it_was_accepted_is_sent_again(node: Delivering, comm
     with Archive(commits=commits, loses=once) as archive:
         node.begin(archive.destination())
         node.all_are(Proof.COMMITTED if commits else Proof.FOUND)
-        wait_until(node.idle, 20)
+        wait_until(node.idle, 60)
         assert sorted(archive.held) == sorted(one.sop_instance_uid for one in node.objects())
     assert [archive.came.count(uid) for uid in archive.held] == [2 if uid in lost else 1 for uid in archive.held]
     assert len(node.events("proof_missing")) == 1
@@ -162,7 +181,7 @@ def test_an_archive_that_cannot_commit_to_something_is_read_back(node: Deliverin
 def test_an_archive_that_is_away_is_asked_when_it_is_back(node: Delivering) -> None:
     archive = Archive()
     with archive:
-        settings = node.settings(archive.destination(), prove_after_s=1.0)
+        settings = node.settings(archive.destination(), prove_after_s=8.0)  # by then it is away
         queue_report(node.ledger, "archive", STUDY)
         node.run(settings)
         wait_until(lambda: len(archive.came) == len(node.objects()) > 0, WITHIN_S)
@@ -173,12 +192,15 @@ def test_an_archive_that_is_away_is_asked_when_it_is_back(node: Delivering) -> N
 
 
 def test_a_slow_proof_delays_no_delivery(node: Delivering) -> None:
-    with Archive(silent=True) as archive:
-        node.begin(archive.destination(), commitment_wait_s=8.0)
+    answer = threading.Event()
+    with Archive(commits_to=lambda uid: answer.wait(120)) as archive:
+        node.begin(archive.destination(), commitment_wait_s=120.0)
         wait_until(lambda: archive.transactions, WITHIN_S)  # the prover sits on its association from now on
         queue_report(node.ledger, "archive", "1.2.4")
-        wait_until(lambda: {one.state for one in node.ledger.study_objects("1.2.4")} == {DeliveryState.DELIVERED}, 20)
+        wait_until(lambda: {one.state for one in node.ledger.study_objects("1.2.4")} == {DeliveryState.DELIVERED}, 60)
         assert set(node.proofs()) == {Proof.WAITING}
+        answer.set()
+        node.all_are(Proof.COMMITTED)
 
 
 def test_an_archive_that_refuses_everything_leaves_nothing_to_prove(node: Delivering) -> None:
@@ -195,3 +217,39 @@ def test_a_destination_that_is_not_to_be_asked_is_not_asked(node: Delivering) ->
         node.begin(archive.destination(proof=()))
         node.all_are(Proof.UNPROVEN)
     assert (archive.transactions, archive.queries) == ([], 0)
+
+
+def test_an_archive_that_answers_and_never_decides_is_not_asked_for_ever(
+    node: Delivering, hear: Callable[[Settings], None]
+) -> None:
+    with Archive(silent=True, commits_to=lambda uid: False, failure_reason=0x0110) as archive:
+        settings = node.settings(archive.destination(proof=("commitment",)), commitment_wait_s=0.1)
+        hear(settings)
+        queue_report(node.ledger, "archive", STUDY)
+        node.run(settings)
+
+        answered: list[int] = []
+
+        def waits_or_is_done() -> bool:
+            waits = len(archive.asked) > len(answered) and node.ledger.counts()["jobs"].get("prove:queued", 0) > 0
+            return waits or set(node.proofs()) == {Proof.UNPROVEN}
+
+        while len(answered) <= ASKS:
+            wait_until(waits_or_is_done, WITHIN_S)
+            if set(node.proofs()) == {Proof.UNPROVEN}:
+                break
+            answered.append(archive.report(*archive.answer_to(archive.asked[-1]), node.port))
+    assert set(answered) == {0x0000}
+    assert 1 <= len(archive.asked) <= ASKS
+    assert "could not process the request" in node.objects()[0].proof_text
+
+
+def test_the_addresses_of_a_destination_are_kept_with_what_it_was_asked(node: Delivering) -> None:
+    with Archive(silent=True) as archive:
+        node.begin(archive.destination(host="localhost"), commitment_wait_s=0.1)
+        wait_until(lambda: archive.transactions, WITHIN_S)
+        [transaction] = archive.transactions
+        asked = node.ledger.commitment_transaction(transaction)
+    assert asked is not None
+    assert "127.0.0.1" in asked.addresses
+    assert addresses_of("no.such.host.invalid") == addresses_of("a" * 70 + ".example") == ()

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from node.echo import own_echo
-from node.process import EXIT_CANNOT_SERVE
+from node.running.process import EXIT_CANNOT_SERVE
+from node.watching.echo import own_echo
 from tests.support.packages import tiny_model, write_package
 from tests.support.realdata import ROOT
 from tests.support.running import START_WITHIN_S, RunningNode
@@ -82,10 +83,11 @@ def test_an_analyser_that_fails_later_turns_health_red_and_receiving_goes_on(tmp
         receiver = node.role_pid("receive")
         (tmp_path / "models" / "good" / "1.0.0" / "model.onnx").write_bytes(b"other bytes")
         node.kill_role("analyse")
-        wait_until(lambda: "died" in reasons(node), START_WITHIN_S)
-        assert node.get("/healthz").status_code == 503
-        assert "no analyser has loaded its models" in reasons(node)
-        assert "the model package good 1.0.0 is refused" in reasons(node)
+        health = wait_until(lambda: refused(node), START_WITHIN_S)
+        said = "; ".join(health.json()["reasons"])
+        assert health.status_code == 503
+        assert "no analyser has loaded its models" in said
+        assert "the model package good 1.0.0 is refused" in said
         assert own_echo(node.settings, timeout_s=20)
         assert node.role_pid("receive") == receiver
     finally:
@@ -93,10 +95,11 @@ def test_an_analyser_that_fails_later_turns_health_red_and_receiving_goes_on(tmp
     assert status == 0
 
 
-def reasons(node: RunningNode) -> str:
-    """Those that /healthz gives, once the analyser has said of its second death why."""
-    said = "; ".join(node.get("/healthz").json()["reasons"])
-    return said if "is refused" in said else ""
+def refused(node: RunningNode) -> httpx.Response | None:
+    """What /healthz says, once the analyser has said of its second death why."""
+    health = node.get("/healthz")
+    said = "; ".join(health.json()["reasons"])
+    return health if "is refused" in said and "died" in said else None
 
 
 def serve(node: RunningNode, *more: str) -> subprocess.CompletedProcess[str]:

@@ -11,11 +11,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from config.settings import Destination, Settings
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
 from ledger.ledger import Ledger
-from ledger.records import DeliveryOutcome, DeliveryState, ImageResult, Job, Stage, StoredObject, TriagePriority
+from ledger.records import ImageResult, Job, Stage, StoredObject, TriagePriority
 from ledger.store import Store
-from node.lease import LeaseKeeper
 from node.roles.report import Say
+from node.running.lease import LeaseKeeper
 from tests.support.dx import make_dx
 from tests.support.findings import analysed, finding, keep
 from tests.support.records import received
@@ -42,7 +44,7 @@ class Site:
         ref = keep(source, self.ledger.store)
         known = ("sop_class_uid", "sop_instance_uid", "series_instance_uid", "modality", "sha256", "path")
         values = {name: getattr(ref, name) for name in known}
-        self.ledger.admit(received(ref.study_instance_uid, **values), complete_after_s=0.0)
+        self.ledger.admit(received(ref.study_instance_uid, **values), Completion(0.0))
         (job,) = self.ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
         self.ledger.finish_analysis(job, [result])
 

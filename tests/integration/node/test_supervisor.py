@@ -1,21 +1,28 @@
 """The node as processes: ready after its own C-ECHO, whole after a kill, gone when told, never two on one folder."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ledger.audit import AuditKind
 from node import notices
-from node.child import LISTEN_ATTEMPTS
-from node.echo import own_echo
+from node.running.child import LISTEN_ATTEMPTS
+from node.trail import heads
+from node.watching.echo import own_echo
+from node.wiring import open_ledger
 from tests.support.realdata import ROOT
 from tests.support.running import START_WITHIN_S, RunningNode
 from tests.support.waiting import wait_until
 
-ROLES = ("receive", "analyse", "report", "deliver", "web")
+ROLES = ("receive", "analyse", "report", "deliver", "web", "keep")
 
 
 def alive(pid: int) -> bool:
@@ -25,8 +32,36 @@ def alive(pid: int) -> bool:
         return False
 
 
+def _every_role_holds_the_locks(pids: list[int], node: RunningNode) -> bool:
+    for pid in pids:
+        assert _locks_of(pid, node) == {"run/lock": True, "store/lock": True}
+    return True
+
+
+def _locks_of(pid: int, node: RunningNode) -> dict[str, bool]:
+    """The locks that a process has open, and whether they end with it, whatever it started."""
+    state, found = node.settings.node.state_dir, {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if (file := entry.readlink()) in (state / "run" / "lock", state / "store" / "lock"):
+                told = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text()
+                flags = next(line.split()[1] for line in told.splitlines() if line.startswith("flags:"))
+                found[str(file.relative_to(state))] = bool(int(flags, 8) & os.O_CLOEXEC)
+    return found
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """The name of a Unix socket has at most 107 bytes, whatever TMPDIR is."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ot-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.timeout(500)
-def test_the_life_of_a_node(tmp_path: Path) -> None:
+def test_the_life_of_a_node(tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _manager(short_folder / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(short_folder / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
     node = RunningNode(tmp_path, extra=f"[look]\nmodels_dir = {str(tmp_path)!r}\n")
     node.start()
     try:
@@ -36,6 +71,7 @@ def test_the_life_of_a_node(tmp_path: Path) -> None:
         _second_node_is_refused(node)
         _dead_role_comes_back(node)
         pids = [node.role_pid(role) for role in ROLES]
+        wait_until(lambda: _every_role_holds_the_locks(pids, node), 60)  # it makes them its own while it starts
         node.kill()
         wait_until(lambda: not any(alive(pid) for pid in pids), 60)
         node.start()  # waits for the old lock, puts things in order, and is ready again
@@ -44,6 +80,38 @@ def test_the_life_of_a_node(tmp_path: Path) -> None:
         status = node.stop()
     assert status == 0
     assert not any(alive(pid) for pid in pids)
+    ready = f"READY=1\nSTATUS=Answers on port {node.port}".encode()
+    wait_until(lambda: told[-1] == b"STOPPING=1", 60)
+    assert (told[0], told.count(ready)) == (ready, 2)  # twice started: one of the two was killed
+    assert b"WATCHDOG=1" in told
+    _its_trail_tells_of_it(node)
+
+
+def _its_trail_tells_of_it(node: RunningNode) -> None:
+    """Whole and sealed to its last word; the last head stands in the file."""
+    ledger = open_ledger(node.settings)
+    said = [(line.detail["did"], line.detail["what"]) for line in ledger.audit_log() if line.kind is AuditKind.ACTIVITY]
+    verdict = ledger.verify_audit(heads.by_sequence(heads.read(heads.heads_file(node.settings))))
+    ledger.close()
+    assert (said[0], said[-1], said.count(("started", "node"))) == (("stopped", "node"), ("started", "node"), 2)
+    assert ("died", "receive") in said
+    assert (verdict.problems, verdict.waiting, verdict.heads > 0) == ([], 0, True)
+
+
+def _manager(path: Path) -> list[bytes]:
+    """What a service manager is told there, as it comes."""
+    told: list[bytes] = []
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listening.bind(str(path))
+
+    def listen() -> None:
+        with listening:
+            while (said := listening.recv(1000)) != b"STOPPING=1":
+                told.append(said)
+        told.append(said)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return told
 
 
 def _second_node_is_refused(node: RunningNode) -> None:
@@ -69,7 +137,8 @@ def test_a_port_that_is_taken_ends_the_node_with_one_sentence(role: str, tmp_pat
     sentence = f"port {port} on 127.0.0.1 is taken: another program, or another node, listens there"
     lines = ended.stderr.splitlines()
     assert lines[-1] == f"cannot start: {sentence}"
-    assert len([line for line in lines if '"cannot_listen"' in line and sentence in line]) == LISTEN_ATTEMPTS
+    attempts = 0 if role == "receive" else LISTEN_ATTEMPTS  # the supervisor takes the receivers' port before any child
+    assert len([line for line in lines if '"cannot_listen"' in line and sentence in line]) == attempts
     assert "Traceback" not in ended.stderr
     assert ".py" not in "".join(line for line in lines if '"cannot_listen"' in line)
 
@@ -80,6 +149,25 @@ def _dead_role_comes_back(node: RunningNode) -> None:
     wait_until(lambda: own_echo(node.settings, timeout_s=20), START_WITHIN_S)
     died = [line for line in node.logged() if line["event"] == "role_died"]
     assert [(line["died"], line["status"], line["pid"]) for line in died] == [("receive", -9, old)]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_starts_alone_on_an_empty_folder_with_no_more_rights_than_it_has_beside_others(
+    tmp_path: Path, role: str
+) -> None:
+    node = RunningNode(tmp_path, extra=f"[look]\nmodels_dir = {str(tmp_path)!r}\n")
+    command = [sys.executable, "-m", "node.cli", "serve", "--role", role, "--config", str(node.config)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as alone:
+        assert alone.stderr is not None
+        said = []
+        for line in alone.stderr:
+            said.append(line)
+            if "role_started" in line:
+                break
+        alone.terminate()
+        alone.communicate()
+    assert "role_started" in said[-1], "".join(said)
+    assert alone.returncode == 0
 
 
 def test_a_role_follows_its_parent_even_without_a_signal(tmp_path: Path) -> None:
@@ -94,7 +182,7 @@ def test_a_role_follows_its_parent_even_without_a_signal(tmp_path: Path) -> None
     )
     assert child.stderr is not None
     assert child.stdin is not None
-    assert b"role_started" in child.stderr.readline()
+    assert any(b"role_started" in line for line in iter(child.stderr.readline, b""))
     child.stdin.close()  # what the kernel does for a parent that is gone
     assert child.wait(60) == 0
     child.stderr.close()

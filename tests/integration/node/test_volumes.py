@@ -14,15 +14,16 @@ from config.adapters import Hl7Adapter, WebhookAdapter
 from config.settings import Destination, LookSettings, Settings
 from inference.analyser import Analyser
 from inference.package import load_packages
+from ledger.completion import Completion
 from ledger.ledger import Ledger
 from ledger.records import Stage
 from ledger.store import Store
 from ledger.views import ObjectDelivery
 from node.commands.worklist import as_object
-from node.lease import LeaseKeeper
 from node.roles.analyse import Look
 from node.roles.report import Say
-from node.triage_list import finding_words
+from node.running.lease import LeaseKeeper
+from node.telling.triage_list import finding_words
 from sr_writer.adapters.hl7 import encode
 from sr_writer.adapters.telling import Message
 from sr_writer.adapters.webhook import document
@@ -63,7 +64,7 @@ class Node:
                 "sha256": ref.sha256,
                 "path": ref.path,
             }
-            self.ledger.admit(received(ref.study_instance_uid, **known), complete_after_s=0.0)
+            self.ledger.admit(received(ref.study_instance_uid, **known), Completion(0.0))
 
     def work(self) -> None:
         """Everything that waits: first looks, then reports."""

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ledger.errors import LedgerUnavailable
 from ledger.store import PartFile, Store
-from scp import command_set
+from scp.network import command_set
 from tests.support.encoded import CT, SC, TEXT_SR, data_set, element
 from tests.support.peers import need
 from tests.support.rawscu import EXPLICIT_LITTLE, RawScu, Rejected, Response, p_data
@@ -52,10 +52,10 @@ def test_the_answer_comes_after_file_name_folder_and_ledger_in_that_order(
     monkeypatch.setattr("ledger.store.os.rename", recorded("rename", os.rename))
     monkeypatch.setattr(node.store, "sync_folder", recorded("sync folder", node.store.sync_folder))
     monkeypatch.setattr(node.ledger, "admit", recorded("ledger", node.ledger.admit))
-    monkeypatch.setattr("scp.command_set.store_response", recorded("answer", command_set.store_response))
+    monkeypatch.setattr("scp.network.command_set.store_response", recorded("answer", command_set.store_response))
     assert send(node, big()).status == 0
     new_shard = ["sync folder"]  # its folder is made, and durable, before a file is named in it
-    assert steps == ["sync file", *new_shard, "rename", "sync folder", "ledger", "answer"]
+    assert steps == [*new_shard, "rename", "sync file", "sync folder", "ledger", "answer"]
 
 
 # --- the same again ---
@@ -172,22 +172,28 @@ def test_a_refusal_says_what_is_wrong_and_keeps_nothing(
 
 def test_broken_bytes_go_to_quarantine_and_to_nobody_else(node: Receiving) -> None:
     data = big(Manufacturer="Doe^Jane")[:-10]
-    response = send(node, data)
+    with capture_logs() as logs:
+        response = send(node, data)
     assert response.status == 0xC000
     assert "Doe" not in response.comment
     (kept,) = node.quarantined()
     assert kept.read_bytes().endswith(data)
     assert kept.stat().st_mode & 0o777 == 0o600
     assert node.files() == []
+    said = {line["event"]: (line["calling_ae_title"], line["peer"]) for line in logs if line["log_level"] == "warning"}
+    assert said == dict.fromkeys(("data_set_quarantined", "instance_refused"), ("TESTSCU", "127.0.0.1"))
+
+
+class Volume(Store):
+    """With as much room as it is told to have."""
+
+    free = 0
+
+    def free_bytes(self) -> int:
+        return self.free
 
 
 def test_a_full_disk_is_out_of_resources_and_passes(start: StartReceiving, tmp_path: Path) -> None:
-    class Volume(Store):
-        free = 0
-
-        def free_bytes(self) -> int:
-            return self.free
-
     volume = Volume(tmp_path / "store")
     node = start(store=volume, free_disk_min_bytes=1000)
     with RawScu(node.address, CONTEXT) as scu:
@@ -195,6 +201,25 @@ def test_a_full_disk_is_out_of_resources_and_passes(start: StartReceiving, tmp_p
         assert (response.status, node.parts(), node.files()) == (0xA700, [], [])
         volume.free = 2000
         assert scu.store(CT, UID, big()).status == 0
+
+
+def test_a_disk_that_fills_up_while_an_instance_comes_is_out_of_resources_before_its_end(
+    start: StartReceiving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scp.admission.admitter.FREE_SPACE_CHECK_BYTES", 3000)
+    volume = Volume(tmp_path / "store")
+    volume.free = 2000
+    node = start(store=volume, free_disk_min_bytes=1000)
+    data = big()
+    with RawScu(node.address, CONTEXT) as scu:
+        scu.send_command(CT, UID)
+        scu.socket.sendall(p_data(1, 0, data[:2000]))
+        wait_until(lambda: [part.stat().st_size > 2000 for part in node.parts()] == [True], within_s=60)
+        volume.free = 0
+        scu.socket.sendall(p_data(1, 2, data[2000:]))
+        assert (scu.read_response().status, node.parts(), node.files()) == (0xA700, [], [])
+        volume.free = 2000
+        assert scu.store(CT, UID, data).status == 0
 
 
 def test_a_write_that_fails_is_out_of_resources_and_passes(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,10 +250,9 @@ def test_a_ledger_that_is_away_is_out_of_resources(node: Receiving, monkeypatch:
         raise LedgerUnavailable("away")
 
     with RawScu(node.address, CONTEXT) as scu:
-        for method in ("find_instance", "admit"):
-            with monkeypatch.context() as patch:
-                patch.setattr(node.ledger, method, away)
-                assert scu.store(CT, UID, big()).status == 0xA700
+        with monkeypatch.context() as patch:
+            patch.setattr(node.ledger, "admit", away)
+            assert scu.store(CT, UID, big()).status == 0xA700
         assert scu.store(CT, UID, big()).status == 0
     assert sum(node.dispositions.values()) == 1
 
@@ -238,7 +262,7 @@ def test_our_own_bug_is_0110_when_nothing_was_stored(node: Receiving, monkeypatc
         raise RuntimeError("Doe^Jane")
 
     with RawScu(node.address, CONTEXT) as scu:
-        monkeypatch.setattr("scp.admission.walk", bug)
+        monkeypatch.setattr("scp.admission.admitter.walk", bug)
         response = scu.store(CT, UID, big())
         assert (response.status, response.comment) == (0x0110, "internal error, nothing was stored")
         monkeypatch.undo()
@@ -274,7 +298,7 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
         scu.send_command(CT, UID)
         resender.send_command(CT, "1.2.9")
         resender.socket.sendall(p_data(1, 0, known[:100]))
-        wait_until(lambda: len(node.parts()) == 2, within_s=10)
+        wait_until(lambda: len(node.parts()) == 2, within_s=60)
         store.left = which
         with RawScu(node.address, CONTEXT) as other:
             assert other.store(CT, "1.2.8", big(SOPInstanceUID="1.2.8")).status == 0xA700
@@ -296,13 +320,14 @@ def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(
 
 
 def test_a_sync_that_fails_beside_ours_spoils_ours_too(node: Receiving, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = PartFile.finish
+    real = PartFile.seal
 
-    def finish(self: PartFile, relative: str) -> None:
-        real(self, relative)
+    def seal(self: PartFile, relative: str) -> Path:
+        folder = real(self, relative)
         node.store.failed = True  # another association's sync, at the same moment
+        return folder
 
-    monkeypatch.setattr(PartFile, "finish", finish)
+    monkeypatch.setattr(PartFile, "seal", seal)
     assert send(node, big()).status == 0xA700
     assert node.dispositions == {}
 
@@ -324,7 +349,7 @@ def test_no_name_reaches_a_log_or_an_answer(
             scu.store(CT, UID, data_set(SOPInstanceUID=sentinel)),
             scu.store(CT, sentinel, data_set()),
         ]
-        monkeypatch.setattr("scp.admission.walk", bug)
+        monkeypatch.setattr("scp.admission.admitter.walk", bug)
         answers.append(scu.store(CT, UID, data_set(tail=named)))
     assert [answer.status for answer in answers] == [0, 0xC000, 0x0117, 0xA900, 0x0117, 0x0110]
     assert len([entry for entry in logs if entry["event"] == "instance_refused"]) == 5
@@ -413,7 +438,7 @@ def test_every_real_file_is_stored_bit_exact_or_refused(start: StartReceiving) -
     assert refused.pop("emri_small_jpeg_2k_lossless_too_short.dcm") == "C000"
     assert set(refused.values()) <= {"context", "A900", "0117"}
     assert len(refused) <= 12, refused
-    wait_until(lambda: not node.parts(), within_s=10)
+    wait_until(lambda: not node.parts(), within_s=60)
 
 
 def _storescu_options(path: Path) -> list[str] | None:

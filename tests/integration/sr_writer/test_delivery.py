@@ -16,14 +16,18 @@ from pydicom import dcmread
 from pydicom.filereader import read_dataset
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 
 from config.settings import DeliverSettings, Destination, Settings
-from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
+from ledger.records import ResultObject, StoredObject, TriagePriority
 from ledger.store import Store
+from sr_writer.association import NotOffered, asking, associate
 from sr_writer.build import build_objects
 from sr_writer.deliver import Sender, data_set_bytes
 from sr_writer.errors import NotNow, NotProven, Unreachable
 from tests.support.findings import flagged_study, new_store
+from tests.support.waiting import wait_until
 
 # The acceptor's own side leaves the socket of a rejected association to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -32,6 +36,7 @@ DELIVERED, WAITING, REFUSED = DeliveryState.DELIVERED, DeliveryState.WAITING, De
 STOPPED = DeliveryState.STOPPED
 HIGH, MEDIUM = TriagePriority.HIGH, TriagePriority.MEDIUM
 SR, TEXT, SC = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.7"
+ECHO = "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50"
 FAST = DeliverSettings(connect_timeout_s=5.0, response_timeout_s=5.0)
 
@@ -182,6 +187,29 @@ def test_each_status_leads_to_its_outcome(
     if state is REFUSED:
         assert "Enhanced SR Storage" in outcomes[2].reason
         assert destination.key in outcomes[2].reason
+
+
+def test_of_an_object_that_was_refused_nobody_reads_that_it_was_stored(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    """Although the peer answered twice that it stored the one before."""
+
+    def answer(event: evt.Event) -> int:
+        if len(acceptor.heard) > 1:
+            return 0xA900
+        twin = C_STORE()
+        twin.MessageIDBeingRespondedTo, twin.Status = event.request.MessageID, 0x0000
+        event.assoc.dimse.send_msg(twin, event.context.context_id)
+        return 0x0000
+
+    acceptor = Acceptor(answer)
+    with listening(acceptor) as destination:
+        outcomes = send(destination, objects, store)
+    assert [(outcomes[i].state, outcomes[i].status) for i in (1, 2, 3)] == [
+        (DELIVERED, 0x0000),
+        (REFUSED, 0xA900),
+        (REFUSED, 0xA900),
+    ]
 
 
 def test_a_class_the_peer_does_not_take_is_refused_in_words_and_the_rest_goes(
@@ -342,6 +370,53 @@ def test_small_segments_leave_at_once(
     assert all(options)
 
 
+def test_a_rejection_that_came_before_anybody_waited_for_it_is_heard() -> None:
+    """pynetdicom takes a connection that the peer has ended by then for one that never was."""
+
+    def dawdle(event: evt.Event) -> None:
+        dul = event.assoc.dul
+        wait_until(lambda: dul.to_user_queue.qsize() and not dul.socket._is_connected, 60)
+
+    with (
+        listening(Acceptor(), require_calling_aet=["SOMEBODY"]) as destination,
+        pytest.raises(NotOffered, match="does not know the calling AE title OPENTRIAGE"),
+    ):
+        associate(destination, FAST, [build_context(SR)], [(evt.EVT_REQUESTED, dawdle)])
+
+
+class Unpaused(threading.Event):
+    """Where pynetdicom's own thread is stopped while somebody asks: it is seen stopped here, and goes on."""
+
+    turns = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.turns += 1
+        return super().wait(0.002)
+
+
+def test_an_answer_is_for_whoever_asked_and_not_for_the_thread_that_serves_requests() -> None:
+    turning = Unpaused()
+
+    def never_stop(event: evt.Event) -> None:
+        event.assoc._reactor_checkpoint = turning
+
+    with (
+        listening(Acceptor(), contexts=((ECHO, EXPLICIT),)) as destination,
+        asking(destination, FAST, ECHO, [(evt.EVT_ESTABLISHED, never_stop)]) as association,
+    ):
+        send = association.dimse.send_msg
+
+        def send_and_dawdle(*message: Any) -> None:
+            before = turning.turns
+            send(*message)
+            wait_until(lambda: association.dimse.msg_queue.qsize() or turning.turns > before + 500, 60)
+            there = turning.turns
+            wait_until(lambda: turning.turns > there + 3, 60)
+
+        association.dimse.send_msg = send_and_dawdle  # type: ignore[method-assign]
+        assert [association.send_c_echo().get("Status") for _ in range(3)] == [0x0000] * 3
+
+
 def test_nothing_to_send_opens_no_association(store: Store) -> None:
     send(_destination(1), [], store)
 
@@ -387,6 +462,15 @@ def test_a_choice_of_which_no_form_is_accepted_is_refused_in_one_sentence_that_n
     assert "Comprehensive SR Storage" in outcomes[1].reason
     assert outcomes[1].context == "Comprehensive SR Storage, class refused"
     assert outcomes[2].context == "Enhanced SR Storage, class refused"
+
+
+def test_a_form_that_was_sent_and_refused_is_not_among_those_whose_context_was_not_accepted(
+    store: Store, objects: list[StoredObject]
+) -> None:
+    with listening(Acceptor(lambda _: 0x0122), contexts=((TEXT, EXPLICIT), (SC, EXPLICIT))) as destination:
+        outcomes = send(destination, in_forms(objects), store)
+    assert (outcomes[1].status, outcomes[2].status) == (None, 0x0122)
+    assert "does not accept Comprehensive SR Storage from OPENTRIAGE (result 3)" in outcomes[1].reason
 
 
 def test_a_form_that_is_refused_for_good_makes_room_for_the_next(store: Store, objects: list[StoredObject]) -> None:

@@ -15,13 +15,15 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from config.settings import DeliverSettings, Destination, Settings
-from ledger.records import DeliveryOutcome, DeliveryState, ResultObject, StoredObject, TriagePriority
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
+from ledger.records import ResultObject, StoredObject, TriagePriority
 from ledger.store import Store
 from sr_writer.build import build_objects
 from sr_writer.deliver import Sender, data_set_bytes
 from sr_writer.errors import Unreachable
 from tests.support.findings import flagged_study, new_store
 from tests.support.peers import free_port, need
+from tests.support.storescp import storescp
 from tests.support.waiting import wait_until
 
 
@@ -61,17 +63,10 @@ def _deliver(destination: Destination, made: list[ResultObject], store: Store) -
 
 
 @contextmanager
-def storescp(folder: Path, *options: str) -> Iterator[Destination]:
+def dcmtk(folder: Path, *options: str) -> Iterator[Destination]:
     """DCMTK's storescp, told to write the bytes as they come."""
-    folder.mkdir()
-    port = free_port()
-    command = [str(need("storescp")), "-aet", "DCMTK", "+B", *options, "-od", str(folder), str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield Destination(ae_title="DCMTK", host="127.0.0.1", port=port)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with storescp(folder, "+B", *options) as port:
+        yield Destination(ae_title="PACS", host="127.0.0.1", port=port)
 
 
 def _received(folder: Path) -> dict[str, bytes]:
@@ -79,7 +74,7 @@ def _received(folder: Path) -> dict[str, bytes]:
 
 
 def test_dcmtk_receives_the_very_bytes(made: list[ResultObject], store: Store, tmp_path: Path) -> None:
-    with storescp(tmp_path / "received") as destination:
+    with dcmtk(tmp_path / "received") as destination:
         outcomes = _deliver(destination, made, store)
     assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * len(made)
     received = _received(tmp_path / "received")
@@ -93,7 +88,7 @@ def test_dcmtk_receives_the_very_bytes(made: list[ResultObject], store: Store, t
 def test_an_archive_that_speaks_implicit_vr_alone_gets_every_result(
     made: list[ResultObject], store: Store, tmp_path: Path
 ) -> None:
-    with storescp(tmp_path / "received", "+xi") as destination:
+    with dcmtk(tmp_path / "received", "+xi") as destination:
         outcomes = _deliver(destination, made, store)
     assert [o.state for o in outcomes] == [DeliveryState.DELIVERED] * len(made)
     assert {outcome.context.rpartition(", ")[2] for outcome in outcomes} == {"Implicit VR Little Endian"}

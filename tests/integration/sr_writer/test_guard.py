@@ -422,7 +422,8 @@ def test_a_withdrawal_whose_source_is_damaged_is_held_against_what_it_takes_back
         names = (one.kind, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
         kept.append(SentReference(*names, path=path, sha256=digest))
     store.path(instance.path).write_bytes(b"not what it was")
-    withdrawal = replace(findings, kind=ReportKind.WITHDRAWN, predecessors=tuple(kept), revision=1)
+    earlier = tuple(kept)
+    withdrawal = replace(findings, kind=ReportKind.WITHDRAWN, predecessors=earlier, takes_back=earlier, revision=1)
     made = [altered(one, **changed) for one in made_of(withdrawal, store)]
     evidence = Evidence(1, (instance,), (instance.sha256,), tuple(kept))
     own = frozenset(one.sop_instance_uid for one in (*kept, *made))
@@ -432,3 +433,37 @@ def test_a_withdrawal_whose_source_is_damaged_is_held_against_what_it_takes_back
         return
     with pytest.raises(NotProven, match="what it takes back"):
         prove_all(guard, made)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_an_adapter_hears_of_a_withdrawal_whose_sources_are_gone_under_the_patient_of_what_it_takes_back(
+    is_gone: bool, store: Store
+) -> None:
+    findings = flagged(store, make_dx(PatientName="Grün^Zoë", AccessionNumber="A-17"))
+    instance = findings.looked_at[0].instance
+    kept = [left(one, store) for one in made_of(findings, store)]
+    path = store.path(instance.path)
+    path.unlink() if is_gone else path.write_bytes(b"not what it was")
+    evidence = Evidence(1, (instance,), (instance.sha256,), tuple(kept))
+    header = Guard(store, lambda report_id: evidence, lambda report_id: frozenset()).header(notice_of(instance))
+    said = header.patient_and_study
+    assert (str(said.PatientName), said.AccessionNumber) == ("Grün^Zoë", "A-17")
+    none_whole = replace(evidence, takes_back=(replace(kept[0], sha256="0" * 64),))
+    strangers = replace(evidence, takes_back=(*kept, left(altered(made_of_another(store), PatientID="X"), store)))
+    for other_evidence in (none_whole, strangers):
+        guard = Guard(store, lambda report_id, said=other_evidence: said, lambda report_id: frozenset())
+        with pytest.raises(NotProven, match="one patient and the study"):
+            guard.header(notice_of(instance))
+    guard = Guard(store, lambda report_id: replace(evidence, takes_back=()), lambda report_id: frozenset())
+    with pytest.raises(NotProven, match="source image"):
+        guard.header(notice_of(instance))
+
+
+def made_of_another(store: Store) -> ResultObject:
+    return made_of(flagged(store, make_dx()), store)[0]
+
+
+def left(one: ResultObject, store: Store) -> SentReference:
+    digest = hashlib.sha256(one.content).hexdigest()
+    names = (one.kind, one.sop_class_uid, one.sop_instance_uid, one.series_instance_uid)
+    return SentReference(*names, path=store.put("objects", digest, ".dcm", one.content), sha256=digest)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from inference.engines import Resources
 from inference.errors import PackageError
 from inference.package import load_package
 from inference.session import ModelSession
 from inference.verify import verify
-from tests.support.packages import SIDE, repin, tiny_model, write_package
+from tests.support.packages import PASSES, SIDE, repin, tiny_model, write_package
 from tests.support.slice_packages import tiny_slice_model, write_slice_package
 
 
@@ -33,6 +33,18 @@ def external() -> onnx.ModelProto:
     return model
 
 
+def blind() -> onnx.ModelProto:
+    """Passes that differ, and are the same for every picture: a head that sees nothing."""
+    model = tiny_model()
+    for tensor in model.graph.initializer:
+        if tensor.name == "masks":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros((1, PASSES, 1), np.float32), "masks"))
+        if tensor.name == "offset":
+            ramp = np.linspace(-6.0, -5.5, PASSES, dtype=np.float32).reshape(1, PASSES, 1)
+            tensor.CopyFrom(numpy_helper.from_array(ramp, "offset"))
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -40,9 +52,11 @@ def external() -> onnx.ModelProto:
         (tiny_model(scores="nan"), "not finite for a picture of noise"),
         (tiny_model(scores="nan_for_greys"), "not finite for a picture of one grey"),
         (tiny_model(scores="logits"), "scores are not between 0 and 1"),
+        (tiny_model(gain=0.0, spread=0.5, offset=1.0), "identical"),
+        (blind(), "says the same of noise, black, grey and white"),
         (external(), "external data"),
     ],
-    ids=["identical passes", "NaN for noise", "NaN for greys", "logits", "external data"],
+    ids=["identical passes", "NaN for noise", "NaN for greys", "logits", "no gain", "blind", "external data"],
 )
 def test_a_model_that_does_not_behave_is_refused_at_load_and_by_verify(
     tmp_path: Path, model: onnx.ModelProto, says: str

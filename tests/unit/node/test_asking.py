@@ -10,11 +10,13 @@ from typer.testing import CliRunner, Result
 
 from config import load_settings
 from config.settings import NodeSettings, Settings
-from ledger.records import DeliveryOutcome, DeliveryState, Stage, TriagePriority
+from ledger.completion import Completion
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
+from ledger.records import Stage, TriagePriority
 from node.cli import app
 from node.wiring import NoLedger, open_ledger
 from tests.support import ledgers
-from tests.support.records import judged, stored_object
+from tests.support.records import judged, received, stored_object
 
 
 def site(folder: Path, url: str = "") -> Path:
@@ -90,3 +92,76 @@ def test_no_question_makes_a_ledger(tmp_path: Path, command: list[str]) -> None:
     assert result.exit_code == 1
     assert "no ledger at" in one_line(result.output)
     assert not (tmp_path / "state").exists()
+
+
+LONG = "1.2.826.0.1.3680043.8.498.2484595566174596232524593044334111527"  # 63 characters
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """Settings of a node that knows three studies, of which two end alike."""
+    config = site(tmp_path)
+    ledger = open_ledger(load_settings(config))
+    for number, study in enumerate((f"{LONG}7", f"{LONG}8", "1.9.115277")):
+        ledger.admit(received(study, sop_instance_uid=f"1.2.{number}"), Completion(60.0))
+    ledger.close()
+    return config
+
+
+def test_a_study_is_known_by_as_much_of_its_end_as_it_shares_with_no_other(three: Path) -> None:
+    said = explain(three, "5278")
+    assert said.exit_code == 0, said.output
+    assert f"Study {LONG}8\n" in said.output
+    both = explain(three, "15277")
+    assert both.exit_code == 2
+    assert f"{LONG}7" in both.output.splitlines()
+    assert "1.9.115277" in both.output.splitlines()
+    assert f"{LONG}8" not in both.output
+    assert explain(three, "277").exit_code == 1  # so short an end is nobody's name
+    assert explain(three, "1.9.115277").exit_code == 0
+    again = CliRunner().invoke(app, ["look-again", "5278", "-c", str(three)])
+    assert f"study {LONG}8" in again.output
+    recall = CliRunner().invoke(app, ["recall", "--study", "15277", "--reason", "Wrong side.", "-c", str(three)])
+    assert recall.exit_code == 2
+
+
+def test_nothing_is_erased_by_the_end_of_a_name_unless_somebody_is_asked(three: Path) -> None:
+    result = CliRunner().invoke(app, ["forget", "5278", "--yes", "-c", str(three)])
+    assert (result.exit_code, "does not know that study" in one_line(result.output)) == (1, True)
+    assert explain(three, f"{LONG}8").exit_code == 0
+
+
+def test_a_study_that_was_erased_is_not_said_to_have_never_come(three: Path) -> None:
+    assert (
+        CliRunner().invoke(app, ["forget", "1.9.115277", "--yes", "--even-undelivered", "-c", str(three)]).exit_code
+        == 0
+    )
+    result = explain(three, "1.9.115277")
+    assert result.exit_code == 1
+    assert "does not know that study: never received, removed after its time, or erased" in one_line(result.output)
+
+
+def test_a_terminal_of_eighty_columns_shows_a_studys_whole_name_on_one_line(three: Path) -> None:
+    narrow = 80 - len("NOT ASSESSED") + len("priority")  # no study here is not assessed
+    shown = CliRunner().invoke(app, ["worklist", "-c", str(three)], env={"COLUMNS": str(narrow)})
+    assert shown.exit_code == 0, shown.output
+    assert sum(line.endswith((f"{LONG}7", f"{LONG}8")) for line in map(str.rstrip, shown.output.splitlines())) == 2
+    assert all(len(line) <= 80 for line in shown.output.splitlines())
+
+
+def test_what_is_still_tried_is_told_with_how_often_and_when_next(tmp_path: Path) -> None:
+    config = site(tmp_path)
+    ledger = open_ledger(load_settings(config))
+    study = ledgers.admit(ledger, complete_after_s=0.001).study_instance_uid
+    (look,) = ledger.claim(Stage.ANALYSE, "test", 1, 60.0)
+    ledger.finish_analysis(look, [judged(TriagePriority.HIGH, 0.9)])
+    (say,) = ledger.claim(Stage.REPORT, "test", 1, 60.0)
+    made = [stored_object(ledger.store)]
+    ledger.finish_report(say, ledger.study_findings(say), made, ledgers.all_to(made, ["PACS"]))
+    for _ in range(3):
+        (deliver,) = ledger.claim(Stage.DELIVER, "test", 1, 60.0, "PACS")
+        ledger.retry(deliver, "PACS is full.", 0.0)
+    ledger.close()
+    said = explain(config, study).output
+    assert re.search(r"deliver for PACS: 3 tries so far, due again at [\d :-]+: PACS is full\.", said)
+    assert said.count("deliver_retry") == 1

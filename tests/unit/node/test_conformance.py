@@ -17,8 +17,8 @@ from config.settings import Destination
 from node import conformance
 from node.cli import app
 from node.commands import conformance as command
-from scp.contexts import negotiation_table
 from scp.errors import ReceiveError
+from scp.network.contexts import negotiation_table
 from scp.status import STATUS_OF
 from sr_writer.association import asking
 from sr_writer.codes import PRIVATE_SCHEME

@@ -9,10 +9,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from config import load_settings, origins
+from ledger.errors import LedgerUnavailable
+from ledger.ledger import Ledger
 from ledger.records import Stage
-from node.cli import COMMANDS, app
+from node.cli import COMMANDS, app, main
 from node.console import out
-from node.sending import Peer
+from node.trying.sending import Peer
 from node.wiring import open_ledger
 from tests.support import ledgers
 from tests.support.dx import make_dx, write
@@ -81,6 +83,8 @@ def test_check_config_tells_values_from_defaults_and_hides_a_password(tmp_path: 
     assert "…@db/opentriage" in result.output
     line = next(line for line in result.output.splitlines() if line.startswith("study.complete_after_s"))
     assert line.split() == ["study.complete_after_s", "20.0", "default"]
+    line = next(line for line in result.output.splitlines() if line.startswith("audit.heads_file"))
+    assert line.split() == ["audit.heads_file", "not", "set", "default"]  # a dot would be this folder
 
 
 def test_check_config_breaks_no_key_in_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +103,8 @@ OHIF = "[[destinations]]\nae_title = 'PACS'\nhost = 'pacs'\nport = 104\nprofile 
     [
         ("", "destinations: none"),
         ("", "anybody on the network may send"),
-        ("[web]\nhost = '0.0.0.0'\n", "web.host"),
+        ("", "receive.tls: off"),
+        ("[web]\nhost = '0.0.0.0'\ninsecure_plaintext = true\n", "web.host"),
         ("[look]\nunknown_age = 'accept'\n", "unknown_age"),
         ("[decide]\ncritical_priority = 'MEDIUM'\n", "nothing ever becomes HIGH"),
         ("[receive]\nallowed_networks = ['10.0.0.0/8']\n", "leaves out the node itself"),
@@ -114,6 +119,13 @@ OHIF = "[[destinations]]\nae_title = 'PACS'\nhost = 'pacs'\nport = 104\nprofile 
 def test_risky_choices_are_warned_of(tmp_path: Path, extra: str, warned: str) -> None:
     result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, extra))], env={"COLUMNS": "300"})
     assert warned in result.output
+
+
+def test_tls_files_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
+    extra = "[receive.tls]\nenabled = true\ncertificate_file = '/c.pem'\nkey_file = '/k.pem'\nca_file = '/ca.pem'\n"
+    result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, extra))], env={"COLUMNS": "300"})
+    assert result.exit_code == 1
+    assert "error: receive.tls.certificate_file: /c.pem cannot be read" in result.output
 
 
 def test_boxes_that_a_package_draws_need_no_warning(tmp_path: Path) -> None:
@@ -131,6 +143,28 @@ def test_a_provider_that_is_not_there_is_said_before_the_start_with_its_cure(tmp
     assert "requirements/gpu.txt" in result.output
 
 
+@pytest.mark.parametrize("command", [["worklist"], ["explain", "1.2.3"]])
+def test_a_ledger_that_takes_no_word_of_the_look_is_one_sentence_and_no_fault_of_the_program(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings_file(tmp_path)
+    open_ledger(load_settings(config)).close()
+
+    def read_only(self: Ledger, *events: object) -> None:
+        raise LedgerUnavailable("the ledger refused a transaction: OperationalError (SQLITE_READONLY)")
+
+    monkeypatch.setattr(Ledger, "audit", read_only)
+    monkeypatch.setattr("sys.argv", ["opentriage", *command, "-c", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (1, "")
+    assert said.err == (
+        "this look cannot be written to the audit trail, so nothing is shown: the ledger refused a transaction: "
+        "OperationalError (SQLITE_READONLY); see docs/runbooks/ledger-unavailable.md\n"
+    )
+
+
 def models_file(tmp_path: Path, *models: str) -> Path:
     """Settings over a good package, one whose model returns no numbers, and one whose manifest is no manifest."""
     root = tmp_path / "models"
@@ -138,6 +172,15 @@ def models_file(tmp_path: Path, *models: str) -> Path:
     write_package(root, "nan", model=tiny_model(scores="nan"))
     (write_package(root, "torn") / "manifest.json").write_text("{")
     return settings_file(tmp_path, f"[look]\nmodels_dir = {json.dumps(str(root))}\nmodels = {json.dumps(models)}\n")
+
+
+def test_a_folder_without_a_package_is_not_listed_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    config = settings_file(tmp_path, f"[look]\nmodels_dir = {json.dumps(str(tmp_path / 'models'))}\n")
+    listed = runner.invoke(app, ["models", "list", "-c", str(config)])
+    assert (listed.exit_code, "no model is installed" in listed.stderr) == (1, True)
+    checked = runner.invoke(app, ["check-config", "-c", str(config)], env={"COLUMNS": "400"})
+    assert (checked.exit_code, "warning: look: no model is installed" in checked.stderr) == (0, True)
 
 
 def test_models_list_names_what_is_refused_beside_the_rest_and_ends_with_1(tmp_path: Path) -> None:
@@ -160,6 +203,32 @@ def test_check_config_says_which_package_is_refused_and_when_that_stops_the_star
     said = "error: look: the node will not start: look.models names 'nan', but the model package nan 1.0.0 is refused"
     assert said in named.stderr
     assert named.exit_code == 1
+
+
+MISSPELT = """
+[decide]
+critical_findings = ["pneumonai", "pneumothorax"]
+[decide.thresholds]
+pneumonai = 0.62
+[recommend.present]
+xyz = "Look again."
+"""
+
+
+def test_check_config_names_each_finding_that_no_model_finds_and_the_one_that_was_meant(tmp_path: Path) -> None:
+    """Its threshold would be ignored, and no study of it would ever be HIGH."""
+    write_package(tmp_path / "models", "good")
+    look = f"[look]\nmodels_dir = {json.dumps(str(tmp_path / 'models'))}\n"
+    result = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, look + MISSPELT))])
+    said = " ".join(result.stderr.split())
+    near = "no installed model finds 'pneumonai'; did you mean 'pneumonia'? (they find: pneumonia)"
+    assert f"warning: decide.critical_findings: {near}" in said
+    assert f"warning: decide.thresholds: {near}" in said
+    assert "warning: recommend.present: no installed model finds 'xyz' (they find: pneumonia)" in said
+    assert "no installed model finds any of them, so no study becomes HIGH" in said
+    assert "finds 'pneumothorax'" not in said  # as shipped
+    right = runner.invoke(app, ["check-config", "-c", str(settings_file(tmp_path, look))])
+    assert "no installed model finds" not in right.stderr
 
 
 def test_check_config_ends_with_1_when_look_models_names_what_is_not_there(tmp_path: Path) -> None:
@@ -229,7 +298,7 @@ def test_send_to_nobody_says_so(tmp_path: Path) -> None:
     path = write(make_dx(), tmp_path / "a.dcm")
     result = runner.invoke(app, ["send", str(path), "--to", f"PACS@127.0.0.1:{free_port()}"])
     assert result.exit_code == 1
-    assert "nobody answers" in result.output
+    assert "no connection to PACS@127.0.0.1" in result.output
 
 
 def test_models_list_fits_a_terminal_and_says_ages_in_years(tmp_path: Path) -> None:

@@ -1,36 +1,23 @@
 """What a person withdraws or lets the models look at again, and what is held: asked for first, and shown."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from config import Settings, load_settings
+from ledger.completion import Completion
 from ledger.ledger import Ledger
 from ledger.records import Stage
 from node.cli import app
-from node.web import make_app
-from node.wiring import open_ledger
+from node.web.app import make_app
 from sr_writer.words import reason_of
 from tests.support.asgi import Client
 from tests.support.ledger_story import BERTA, LOW, STUDY, Story
 from tests.support.records import judged, received
 
 MODEL = "chest-pneumonia"
-
-
-@pytest.fixture
-def settings(site: Path) -> Settings:
-    return load_settings(site)
-
-
-@pytest.fixture
-def story(settings: Settings) -> Iterator[Story]:
-    ledger = open_ledger(settings)
-    yield Story(ledger)
-    ledger.close()
 
 
 def run(site: Path, *words: str, **options: str) -> Result:
@@ -129,7 +116,7 @@ def test_nothing_received_is_forgotten_whatever_is_rejected_or_looked_at_again(
     story.ledger.look_again(STUDY, "To be sure.")
     rejected = received(STUDY)
     story.note("113037", rejected)
-    story.ledger.admit(rejected, 0.01)
+    story.ledger.admit(rejected, Completion(0.01))
     assert drift(settings, story.ledger).endswith(" 0.0")
     story.look(judged(LOW, 0.1))
     assert drift(settings, story.ledger).endswith(" 0.0")

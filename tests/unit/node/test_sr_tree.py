@@ -3,7 +3,7 @@
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from node.sr_tree import tree_lines
+from node.telling.sr_tree import tree_lines
 
 
 def item(kind: str, name: str, **elements: object) -> Dataset:

@@ -8,11 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from config import load_settings
+from ledger.completion import Completion
 from ledger.figures import probability_words, sd_words
 from ledger.ledger import Ledger
 from ledger.records import ImageResult, Stage, TriagePriority
 from node.cli import app
-from node.triage_list import finding_words
+from node.telling.triage_list import finding_words
 from node.wiring import open_ledger
 from tests.support.records import judged, received
 from tests.support.waiting import wait_until
@@ -30,7 +31,7 @@ def ledger(site: Path) -> Iterator[Ledger]:
 
 def look(ledger: Ledger, result: ImageResult) -> str:
     """The words of the one study, in which a model said this."""
-    ledger.admit(received(STUDY), 60)
+    ledger.admit(received(STUDY), Completion(60))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [result])
     [entry] = ledger.worklist()
@@ -47,11 +48,13 @@ def test_a_finding_that_raises_the_priority_is_said_with_its_figures(ledger: Led
 
 @pytest.mark.parametrize(("in_doubt", "doubt"), [(False, ""), (True, ", in doubt")])
 def test_what_a_model_marks_and_may_not_raise_the_alarm_for_says_so(ledger: Ledger, in_doubt: bool, doubt: str) -> None:
-    assert look(ledger, judged(LOW, 0.52, in_doubt=in_doubt)) == f"pneumonia marked 0.52 ± 0.02{doubt}, no alarm"
+    assert look(ledger, judged(LOW, 0.52, in_doubt=in_doubt)) == (
+        f"pneumonia marked 0.52 ± 0.02{doubt}, no alarm: its model may raise none for this patient"
+    )
 
 
 def test_a_study_whose_report_was_not_made_does_not_look_done(ledger: Ledger, site: Path) -> None:
-    ledger.admit(received(STUDY), 0.01)
+    ledger.admit(received(STUDY), Completion(0.01))
     [job] = ledger.claim(Stage.ANALYSE, "test", 1, 60)
     ledger.finish_analysis(job, [judged(LOW, 0.1)])
     [job] = wait_until(lambda: ledger.claim(Stage.REPORT, "test", 1, 60), 10)

@@ -7,8 +7,8 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from config.settings import Settings
 from ledger.records import Disposition
-from scp.disposition import disposition_of, is_image_class, study_moment
-from scp.structure import walk
+from scp.admission.disposition import disposition_of, is_image_class, study_moment
+from scp.admission.structure import walk
 from tests.support.encoded import CR, CT, SC, TEXT_SR, data_set
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from scp import part10
-from scp.quarantine import Quarantine
+from scp.admission.quarantine import Quarantine
 from tests.support.encoded import CT, data_set
 
 

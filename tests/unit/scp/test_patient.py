@@ -5,8 +5,15 @@ import hashlib
 import pytest
 
 from ledger.standing import same_patient
-from scp.patient import patient_digest
-from scp.structure import PATIENT_BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SPECIFIC_CHARACTER_SET, WANTED_MAX_BYTES, walk
+from scp.admission.patient import patient_digest
+from scp.admission.structure import (
+    PATIENT_BIRTH_DATE,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SPECIFIC_CHARACTER_SET,
+    WANTED_MAX_BYTES,
+    walk,
+)
 from tests.support.encoded import data_set, element
 
 

@@ -4,8 +4,9 @@ import pytest
 from pydicom._uid_dict import UID_dictionary
 
 from config.settings import ReceiveSettings
-from scp.contexts import negotiation_table, storage_classes, transfer_syntaxes
-from scp.engine import AssociationPolicy, Refusal, printable
+from scp.network.contexts import negotiation_table, storage_classes, transfer_syntaxes
+from scp.network.engine import printable
+from scp.network.policy import AssociationPolicy, Refusal
 
 LE = "1.2.840.10008.1.2"
 
@@ -28,6 +29,14 @@ def test_refusals_are_those_of_the_standard() -> None:
     assert Refusal.CALLED_AE_TITLE.value == (1, 1, 7)
     assert Refusal.TEMPORARY_CONGESTION.value == (2, 3, 1)
     assert Refusal.LOCAL_LIMIT.value == (2, 3, 2)
+
+
+@pytest.mark.parametrize("title", ["STOW:operate", " STOW:", "stow:anna"])
+def test_no_caller_takes_the_name_of_who_sends_by_stow(title: str) -> None:
+    assert policy().refusal(title, "OPENTRIAGE", 0) is Refusal.CALLING_AE_TITLE
+    allowed = policy(allowed_calling_ae_titles=(title,))
+    assert allowed.refusal(title, "OPENTRIAGE", 0) is Refusal.CALLING_AE_TITLE
+    assert policy().refusal("STOW", "OPENTRIAGE", 0) is None
 
 
 @pytest.mark.parametrize(
@@ -100,3 +109,19 @@ def test_every_transfer_syntax_of_the_dictionary_is_accepted_or_left_out_on_purp
 )
 def test_a_strangers_title_is_logged_in_printable_ascii(title: str, logged: str) -> None:
     assert printable(title) == logged
+
+
+def test_who_may_store_may_say_what_it_stored_and_nobody_else() -> None:
+    open_to_all = AssociationPolicy(ReceiveSettings(), lambda: False)
+    assert open_to_all.may_request("CT1", "OPENTRIAGE")
+    assert not open_to_all.may_request("CT1", "SOMEBODY_ELSE")
+    closed = AssociationPolicy(ReceiveSettings(allowed_calling_ae_titles=("CT1",)), lambda: False, requestors={"CT2"})
+    assert closed.may_request("CT1", "OPENTRIAGE")
+    assert not closed.may_request("CT2", "OPENTRIAGE")
+
+
+def test_where_lists_are_not_kept_only_those_may_ask_that_are_promised_something() -> None:
+    settings = ReceiveSettings(keep_stated_lists=False)
+    policy = AssociationPolicy(settings, lambda: False, requestors={"CT1"})
+    assert policy.may_request("CT1 ", "OPENTRIAGE")
+    assert not policy.may_request("CT2", "OPENTRIAGE")

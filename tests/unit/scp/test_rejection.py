@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from scp.admission.rejection import MAX_REFERENCES, Rejection, read_rejection
 from scp.errors import StructureError
-from scp.rejection import MAX_REFERENCES, Rejection, read_rejection
 from tests.support.dx import write
 from tests.support.iocm import rejection_note
 

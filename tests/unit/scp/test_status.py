@@ -3,7 +3,8 @@
 import pytest
 
 from ledger.errors import LedgerUnavailable
-from scp import command_set, errors
+from scp import errors
+from scp.network import command_set
 from scp.status import STATUS_OF, Answer, answer_to
 
 

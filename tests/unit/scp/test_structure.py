@@ -2,28 +2,34 @@
 
 import random
 import struct
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from scp.errors import StructureError
-from scp.structure import (
+from scp.admission import structure
+from scp.admission.structure import (
     EXPLICIT_BIG,
     IMPLICIT_LITTLE,
     ITEM,
     ITEM_END,
     MODALITY,
+    PATIENT_ID,
+    PATIENT_NAME,
     PIXEL_DATA,
     SEQUENCE_END,
     SOP_INSTANCE_UID,
     UNDEFINED,
+    Buffer,
     Limits,
     inflate,
     text,
     walk,
 )
+from scp.errors import StructureError
 from tests.support.encoded import data_set, element, raw_header
 from tests.support.realdata import data_dir, need_data
 
@@ -166,15 +172,12 @@ def test_encapsulated_pixel_data_must_have_its_delimiter() -> None:
         raw_header(PRIVATE_SQ, "UN", UNDEFINED)  # UN of undefined length holds implicit VR
         + item(element(0x00080100, "", "X1", explicit=False))
         + raw_header(SEQUENCE_END, "", 0),
-        raw_header(0x00181012, "ZZ", 4) + bytes(4),  # a value representation of the future: 32-bit length
         sequence(CODE_SEQUENCE, item(b"", undefined=True), undefined=True),
         sequence(CODE_SEQUENCE, raw_header(SEQUENCE_END, "", 0)),  # a delimiter although the length is defined
     ],
-    ids=["padding", "odd", "group-length", "un-undefined", "future-vr", "empty-item", "stray-end"],
+    ids=["padding", "odd", "group-length", "un-undefined", "empty-item", "stray-end"],
 )
 def test_legal_and_harmless_oddities_pass(tail: bytes) -> None:
-    if tail.startswith(struct.pack("<HH2s", 0x0018, 0x1012, b"ZZ")):
-        tail = tail[:6] + b"\0\0" + struct.pack("<L", 4) + bytes(4)
     assert walk(data_set(tail=tail), EXPLICIT_LITTLE)
 
 
@@ -191,14 +194,83 @@ def test_legal_and_harmless_oddities_pass(tail: bytes) -> None:
         (element(0x00020010, "UI", EXPLICIT_LITTLE), 0x00020010),
         (element(0x00000100, "US", b"\1\0"), 0x00000100),
         (element(0x00081090, "LO", "x" * 2000), 0x00081090),
+        (raw_header(0x00181012, "ZZ", 0) + struct.pack("<L", 4) + bytes(4), 0x00181012),  # 32 bits of length, or 16
+        (element(PIXEL_DATA, "OW", bytes(8)) + element(0x00100020, "LO", "1"), 0x00100020),
+        (element(PIXEL_DATA, "OW", bytes(8)) * 2, PIXEL_DATA),
+        (
+            raw_header(CODE_SEQUENCE, "SQ", UNDEFINED)
+            + raw_header(ITEM, "", UNDEFINED)
+            + raw_header(ITEM_END, "", int.from_bytes(b"OB\0\0", "little"))
+            + raw_header(SEQUENCE_END, "", 0),
+            ITEM_END,
+        ),
     ],
-    ids=["vr", "item", "sequence-end", "item-end", "undefined-ut", "no-item", "twice", "meta", "command", "long"],
+    ids=[
+        "vr",
+        "item",
+        "sequence-end",
+        "item-end",
+        "undefined-ut",
+        "no-item",
+        "twice",
+        "meta",
+        "command",
+        "long",
+        "unknown-vr",
+        "behind-the-pixels",
+        "pixels-twice",
+        "delimiter-like-an-element",
+    ],
 )
 def test_what_two_readers_could_read_differently_is_refused(tail: bytes, tag: int) -> None:
     changes: dict[str, str | None] = {"ManufacturerModelName": None} if tag == 0x00081090 else {}
     with pytest.raises(StructureError) as caught:
         walk(data_set(tail=tail, **changes), EXPLICIT_LITTLE)
     assert caught.value.tag == tag
+
+
+@pytest.mark.parametrize("vr", ["OB", "US", "AT", "FD", "IS", "DS", "SQ"])
+@pytest.mark.parametrize("tag", [PATIENT_ID, PATIENT_NAME, SOP_INSTANCE_UID])
+def test_an_identity_is_text_to_every_reader_or_refused(vr: str, tag: int) -> None:
+    kept = {PATIENT_ID: "PatientID", PATIENT_NAME: "PatientName", SOP_INSTANCE_UID: "SOPInstanceUID"}
+    value = item(b"") if vr == "SQ" else b"12345678"
+    without = data_set(**{kept[tag]: None})
+    with pytest.raises(StructureError, match="not of text") as caught:
+        walk(without + element(tag, vr, value), EXPLICIT_LITTLE)
+    assert caught.value.tag == tag
+    for spoken in ("LO", "UN"):  # another text VR than the dictionary's, and one that everybody looks up there
+        assert walk(without + element(tag, spoken, b"12345678"), EXPLICIT_LITTLE)[tag] == b"12345678"
+
+
+def test_implicit_vr_that_begins_like_explicit_vr_is_refused() -> None:
+    """pydicom guesses by the first element, so it would see the patient inside that element's value."""
+    looks_explicit = int.from_bytes(b"UI\0\0", "little")
+    first = raw_header(0x00080005, "", looks_explicit, explicit=False) + bytes(looks_explicit)
+    with pytest.raises(StructureError, match="explicit"):
+        walk(first + data_set(explicit=False), IMPLICIT_LITTLE)
+    behind = element(0x00080001, "", b"ab", explicit=False) + first
+    assert walk(behind + data_set(explicit=False), IMPLICIT_LITTLE)
+    unknown = raw_header(PRIVATE_SQ, "UN", UNDEFINED) + item(first) + raw_header(SEQUENCE_END, "", 0)
+    with pytest.raises(StructureError, match="explicit"):
+        walk(data_set(tail=unknown), EXPLICIT_LITTLE)
+
+
+@pytest.mark.parametrize("tag", [0xFEFF0DE0, 0x02000010, 0x00000002])
+def test_big_endian_that_begins_like_something_else_is_refused(tag: int) -> None:
+    """Behind a file header, pydicom reads the first group in little endian before it knows better."""
+    first = element(tag, "OB", bytes(4), big=True)
+    with pytest.raises(StructureError, match="begin"):
+        walk(first + data_set(big=True), EXPLICIT_BIG)
+
+
+def test_only_a_sequence_may_have_an_undefined_length_in_implicit_vr() -> None:
+    def tail(tag: int) -> bytes:
+        return raw_header(tag, "", UNDEFINED, explicit=False) + item(b"") + raw_header(SEQUENCE_END, "", 0)
+
+    for tag in (CODE_SEQUENCE, PRIVATE_SQ, PIXEL_DATA):
+        assert walk(data_set(explicit=False, tail=tail(tag)), IMPLICIT_LITTLE)
+    with pytest.raises(StructureError, match="undefined"):
+        walk(data_set(explicit=False, tail=tail(0x00104000)), IMPLICIT_LITTLE)
 
 
 @pytest.mark.parametrize("undefined", [True, False])
@@ -246,6 +318,23 @@ def test_a_deflate_bomb_is_stopped_early() -> None:
     bomb = deflate(bytes(80 * 1024 * 1024))
     with pytest.raises(StructureError, match="too large"):
         inflate(bomb)
+
+
+def test_one_deflated_data_set_at_a_time_is_held_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, inside, most = deflate(rich()), [0], [0]
+
+    def counted(data: Buffer) -> bytes:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        waited.wait(0.2)  # the others' chance to come in
+        inside[0] -= 1
+        return inflate(data)
+
+    waited = threading.Event()
+    monkeypatch.setattr(structure, "inflate", counted)
+    with ThreadPoolExecutor(4) as many:
+        assert len(list(many.map(lambda _: walk(packed, DEFLATED), range(4)))) == 4
+    assert most == [1]
 
 
 def test_random_damage_is_never_anything_but_a_structure_error() -> None:

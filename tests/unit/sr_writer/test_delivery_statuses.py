@@ -5,9 +5,10 @@ import random
 import pytest
 
 from config.settings import DeliverSettings, Destination
-from ledger.records import DeliveryState, StoredObject, TriagePriority
+from ledger.delivery_records import DeliveryOutcome, DeliveryState
+from ledger.records import StoredObject, TriagePriority
 from sr_writer.backoff import delay_s
-from sr_writer.statuses import context_refusal, rejection, sentence, state_of
+from sr_writer.statuses import context_refusal, refusals, rejection, sentence, state_of
 
 PACS = Destination(ae_title="PACS", host="pacs.example", port=104, calling_ae_title="OPENTRIAGE")
 TEXT_SR, COMPREHENSIVE_3D = "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.88.34"
@@ -60,6 +61,20 @@ def test_a_refused_choice_names_every_form() -> None:
     text = context_refusal((form(COMPREHENSIVE_3D), form(TEXT_SR)), {COMPREHENSIVE_3D: 3, TEXT_SR: 3}, PACS)
     assert "Comprehensive 3D SR Storage nor Enhanced SR Storage from" in text
     assert "(result 3): enable storage of one of these classes" in text
+
+
+def refused(sop_class_uid: str, status: int | None, reason: str = "") -> tuple[StoredObject, DeliveryOutcome]:
+    return form(sop_class_uid), DeliveryOutcome(1, REFUSED, status, reason)
+
+
+def test_each_reason_is_said_once_and_names_what_met_it() -> None:
+    forms = [refused(TEXT_SR, 0x0122), refused(COMPREHENSIVE_3D, 0x0122), refused(TEXT_SR, 0x0122)]
+    others = [refused(TEXT_SR, 0xC000), refused(TEXT_SR, None, "No."), refused(COMPREHENSIVE_3D, None, "No.")]
+    assert refusals([*forms, *others], PACS) == (
+        "PACS@pacs.example:104 refused the Enhanced SR Storage and the Comprehensive 3D SR Storage (0x0122): it does "
+        "not support these SOP classes: enable storage of these classes there. "
+        f"{sentence(0xC000, TEXT_SR, PACS)} No."
+    )
 
 
 def test_delays_double_to_a_ceiling_and_differ_by_chance() -> None:

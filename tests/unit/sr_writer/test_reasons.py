@@ -18,7 +18,10 @@ from tests.support.reports import dataset
 from tests.unit.sr_writer.test_result_objects import items, values
 
 INFERENCE = Path(str(inference.__file__)).parent
-REFUSES = {"CannotLook": 0, "failed": 3, "_not_assessed": 3}  # callee -> which argument is the short name
+WHERE = (INFERENCE, INFERENCE.parent / "ledger", INFERENCE.parent / "node")  # who looks, and who gives up looking
+OF_NO_RESULT = {"not_now"}  # the page asked for a name, and hears so
+# Callee -> which argument is the short name.
+REFUSES = {"CannotLook": 0, "failed": 3, "_not_assessed": 3, "ImageResult": 2}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return new_store(tmp_path_factory.mktemp("results"))
 
 
-def codes_of_inference() -> set[str]:
-    return {code for path in INFERENCE.rglob("*.py") for code in _codes(ast.parse(path.read_text()))}
+def codes_given() -> set[str]:
+    paths = (path for folder in WHERE for path in folder.rglob("*.py"))
+    return {code for path in paths for code in _codes(ast.parse(path.read_text())) if code}
 
 
 def _codes(tree: ast.Module) -> Iterator[str]:
@@ -42,6 +46,8 @@ def _codes(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Call):
             callee = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
             place = REFUSES.get(callee)
+            if callee == "ImageResult" and node.args and ast.unparse(node.args[0]) == "ResultStatus.NOT_APPLICABLE":
+                continue  # nobody's image needs no reason
             given = node.args[place] if place is not None and len(node.args) > place else None
             named = [keyword.value for keyword in node.keywords if keyword.arg == "reason_code"]
             for value in [given, *named]:
@@ -50,17 +56,18 @@ def _codes(tree: ast.Module) -> Iterator[str]:
                 elif isinstance(value, ast.Constant) and isinstance(value.value, str):
                     yield value.value
         elif isinstance(node, ast.FunctionDef):
-            arguments = node.args.args[len(node.args.args) - len(node.args.defaults) :]
-            for argument, default in zip(arguments, node.args.defaults, strict=True):
+            arguments = [*node.args.posonlyargs, *node.args.args]
+            with_default = arguments[len(arguments) - len(node.args.defaults) :]
+            for argument, default in zip(with_default, node.args.defaults, strict=True):
                 if argument.arg == "reason_code" and isinstance(default, ast.Constant):
                     yield str(default.value)
 
 
 def test_every_reason_that_looking_can_give_is_in_the_table() -> None:
-    found = codes_of_inference()
+    found = codes_given()
     assert len(found) > 15, "the walk no longer finds where reasons are given"
-    assert {"age_unknown", "abstained", "internal_error", "output_not_finite", "package_refused"} <= found
-    assert found <= set(REASONS), found - set(REASONS)
+    assert {"age_unknown", "abstained", "internal_error", "output_not_finite", "package_refused", "parked"} <= found
+    assert found <= set(REASONS) | OF_NO_RESULT, found - set(REASONS)
 
 
 def test_codes_fit_their_elements_and_each_means_one_thing() -> None:

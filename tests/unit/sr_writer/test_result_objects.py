@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -132,7 +133,20 @@ def test_times_are_the_reports_on_the_sources_clock(store: Store) -> None:
         ds = read(made, item.kind)
         for name in ("Content", "Series", "InstanceCreation"):
             assert (ds[f"{name}Date"].value, ds[f"{name}Time"].value) == ("20261120", "010405.678901")
+        assert ds.ContributingEquipmentSequence[0].ContributionDateTime == "20261120010405.678901-0200"
     assert REPORTED_AT.hour == 3
+
+
+def test_an_offset_that_the_source_does_not_give_is_given_of_our_own_time_alone(store: Store) -> None:
+    """Of the whole object it would shift the study's own times, which are copied as they stand."""
+    source = make_dx(StudyTime="101112")
+    del source.TimezoneOffsetFromUTC
+    made = build(flagged_study(store, source), store)
+    for item in made:
+        ds = read(made, item.kind)
+        assert ("TimezoneOffsetFromUTC" in ds, ds.StudyTime) == (False, "101112")
+        said = datetime.strptime(ds.ContributingEquipmentSequence[0].ContributionDateTime, "%Y%m%d%H%M%S.%f%z")
+        assert said == REPORTED_AT
 
 
 def test_a_report_is_preliminary_unverified_and_complete(store: Store) -> None:

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
 from sr_writer.errors import SourceUnreadable
 from sr_writer.grey_pipeline import read_pipeline
@@ -149,6 +151,16 @@ def test_an_element_of_another_kind_than_its_bytes_is_empty_and_stops_no_report(
     assert read_header(path, "1.2.3").rows == 256
     read_identity(path)
     read_pipeline(path)
+
+
+@pytest.mark.parametrize(("vr", "value"), [("OB", b"ID77"), ("US", 12849), ("FD", 12.0), ("AT", 0x00010002)])
+def test_an_identity_that_is_no_text_is_none(vr: str, value: object, tmp_path: Path) -> None:
+    """Another reader would read another one, and Python's spelling of bytes is nobody's."""
+    ds = make_dx()
+    for keyword in ("PatientID", "AccessionNumber"):
+        ds[keyword] = DataElement(Tag(keyword), vr, value)
+    said = _header(ds, tmp_path).patient_and_study
+    assert (said.PatientID, said.AccessionNumber) == ("", "")
 
 
 def _raw(keyword: str, value: bytes, tmp_path: Path) -> SourceHeader:

@@ -1,0 +1,1 @@
+"""What `opentriage doctor` looks at."""

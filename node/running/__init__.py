@@ -1,0 +1,1 @@
+"""The node's processes: started, confined, kept alive, given work, and stopped in order."""
