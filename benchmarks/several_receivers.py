@@ -7,11 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from config import load_settings
-from node.running.process import PARENT_PIPE
+from node.running.process import PARENT_PIPE, on_signal
 from node.running.receivers import Receivers
 from node.wiring import open_ledger, run_dir
 
@@ -19,8 +18,7 @@ from node.wiring import open_ledger, run_dir
 def main() -> None:
     config = Path(sys.argv[1])
     settings = load_settings(config)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    stop = on_signal(signal.SIGTERM)
     open_ledger(settings).close()  # made once, before several open it
     run_dir(settings).mkdir(parents=True, exist_ok=True)
     receivers = Receivers(settings)

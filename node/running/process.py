@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -25,12 +26,7 @@ EXIT_USAGE = 2
 
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM, SIGINT or the parent's death sets. Call once, from the main thread."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
+    stop = on_signal(signal.SIGTERM)
     for lock in filter(None, os.environ.pop(LOCKS, "").split(",")):
         os.set_inheritable(int(lock), False)  # ours for as long as we live, and not our decoders'
     if os.environ.pop(PARENT_PIPE, ""):
@@ -38,14 +34,30 @@ def stop_on_signals() -> threading.Event:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_follow_parent, args=(stop,), name="parent", daemon=True).start()
     else:
-        signal.signal(signal.SIGINT, ask)
+        on_signal(signal.SIGINT, stop)
     return stop
 
 
-def on_signal(number: signal.Signals) -> threading.Event:
-    """An event that the signal sets. Call from the main thread."""
-    asked = threading.Event()
-    signal.signal(number, lambda number, frame: asked.set())
+def on_signal(number: signal.Signals, asked: threading.Event | None = None) -> threading.Event:
+    """An event that the signal sets. Call from the main thread.
+
+    Python runs a handler in the main thread, wherever that is: within `asked.wait()` it may hold the lock of the event,
+    for which `asked.set()` would then wait without end. So the handler only writes to a pipe; a thread sets the event.
+    """
+    asked = asked or threading.Event()
+    hear, say = os.pipe()
+    os.set_blocking(say, False)
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        with suppress(BlockingIOError):  # a full pipe tells enough
+            os.write(say, b"!")
+
+    def listen() -> None:
+        while os.read(hear, 4096):
+            asked.set()
+
+    threading.Thread(target=listen, name=f"signal-{number.name}", daemon=True).start()
+    signal.signal(number, tell)
     return asked
 
 

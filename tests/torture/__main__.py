@@ -16,11 +16,14 @@ from tests.torture import experiment, report
 from tests.torture.experiment import Arm, Context, Experiment, Runner
 from tests.torture.nursery_client import Nursery
 from tests.torture.shim import build
+from tests.torture.watchdog import bounded
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 2 << 30
 DEFAULT_ENGINES = ("native", "pynetdicom")
 ALL = "all"
+ARM_S = 900.0  # of the short form, where none takes a minute on a machine with room
+ARM_LONG_S = 86_400.0
 
 
 def main() -> int:
@@ -132,8 +135,10 @@ def _run_all(
 def _run(one: Experiment, control: str, runner: Runner, context: Context) -> report.Line:
     context.folder.mkdir(parents=True)
     begun = time.monotonic()
+    limit = ARM_LONG_S if context.long or context.asked_rounds else ARM_S
     try:
-        arm = runner(context)
+        with bounded(f"{one.number} {control or one.title}", limit, context.folder.parent):
+            arm = runner(context)
     except Exception as error:  # noqa: BLE001  an experiment that breaks down has shown nothing: say so and go on
         traceback.print_exc(limit=-6, chain=False)
         arm = Arm(not_run=f"it broke down: {type(error).__name__}: {error}"[:300])

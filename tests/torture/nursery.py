@@ -7,6 +7,7 @@ faults the request names patched in (tests/torture/faults.py); the product itsel
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -27,6 +28,7 @@ from config.settings import Settings
 from ledger.ledger import Ledger
 from ledger.store import Store
 from node.logging import configure
+from node.running.process import on_signal
 from scp.receiver import Receiver
 from tests.torture import faults
 
@@ -90,6 +92,7 @@ def _live(request: Request, say: int, listeners: dict[int, socket.socket]) -> No
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        faulthandler.enable()  # its stacks, should an arm not end (tests/torture/watchdog.py)
         configure("debug", "receive")
         status = _receive(request, say, listeners)
     except BaseException:  # noqa: BLE001  this is the end of the process: all that is left is to say why
@@ -101,8 +104,7 @@ def _live(request: Request, say: int, listeners: dict[int, socket.socket]) -> No
 
 
 def _receive(request: Request, say: int, listeners: dict[int, socket.socket]) -> int:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    stop = on_signal(signal.SIGTERM)
     for name, limit in request.get("limits", {}).items():
         number = getattr(resource, f"RLIMIT_{name}")
         resource.setrlimit(number, (limit, limit))
