@@ -26,7 +26,18 @@ from node.looking.analysing import lines
 from node.looking.header import Headers
 from node.looking.picture import picture
 from node.looking.turns import Busy, Turns
-from node.looking.wire import NAME, QUESTION_MAX, Listener, Refusal, Reply, is_ours, receive, send, uploads_dir
+from node.looking.wire import (
+    NAME,
+    QUESTION_MAX,
+    Listener,
+    Refusal,
+    Reply,
+    is_ours,
+    receive,
+    send,
+    serve_apart,
+    uploads_dir,
+)
 
 CONNECTIONS_MAX: Final = 32  # that are served or wait; the next hear busy
 WITHIN_MAX_S: Final = 600.0
@@ -111,7 +122,7 @@ class LookServer:
                 structlog.get_logger().error(log_events.LOOK_REFUSED)
                 connection.close()
             elif self._places.acquire(blocking=False):
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                serve_apart(self._serve, connection, self._places)
             else:
                 self._turn_away(connection)
 

@@ -119,6 +119,18 @@ class Listener:
         self._socket.close()
 
 
+def serve_apart(
+    serve: Callable[[socket.socket], None], connection: socket.socket, places: threading.BoundedSemaphore
+) -> None:
+    """`serve`, which gives back the place that its caller took, in a thread of its own. Where there is no thread to
+    give, this caller is turned away, and not everybody after him."""
+    try:
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+    except RuntimeError:
+        connection.close()
+        places.release()
+
+
 def is_ours(connection: socket.socket) -> bool:
     """Whether the process at the other end is this user's, or root's."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

@@ -18,7 +18,7 @@ from config import Settings
 from config.settings import DeliverSettings, Destination
 from ledger.errors import OpenTriageError
 from node import log_events
-from node.looking.wire import Listener, address, is_ours, receive, send
+from node.looking.wire import Listener, address, is_ours, receive, send, serve_apart
 from sr_writer.association import NotOffered
 from sr_writer.errors import Unreachable
 from sr_writer.study_count import Listed, ListedSeries, listed
@@ -100,7 +100,7 @@ class CountDesk:
     def _accept(self, callers: Iterator[socket.socket]) -> None:
         for connection in callers:
             if is_ours(connection) and self._places.acquire(blocking=False):
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                serve_apart(self._serve, connection, self._places)
             else:
                 connection.close()
 

@@ -171,7 +171,11 @@ class _Handler(RequestHandler):
             return
         engine.securing(1)
         args = (engine.surroundings.secure,)
-        threading.Thread(target=self._secure, args=args, name="scp-handshake", daemon=True).start()
+        try:
+            threading.Thread(target=self._secure, args=args, name="scp-handshake", daemon=True).start()
+        except RuntimeError:  # no thread to be had: socketserver closes what was accepted
+            engine.securing(-1)
+            raise
 
     def _secure(self, secure: Callable[[socket.socket], socket.socket]) -> None:
         try:

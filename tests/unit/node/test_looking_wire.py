@@ -64,3 +64,27 @@ def test_who_connects_while_descriptors_are_out_is_served_once_there_is_one(
         listener.shutdown(socket.SHUT_RDWR)
         assert came.get(timeout=60) is None
         thread.join(60)
+
+
+def test_a_caller_for_whom_there_is_no_thread_loses_his_connection_and_gives_his_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = threading.BoundedSemaphore(1)
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(b"x")
+        places.release()
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    for start, heard in ((none_left, b""), (threading.Thread.start, b"x")):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        here, there = socket.socketpair()
+        with here:
+            assert places.acquire(timeout=60)
+            wire.serve_apart(serve, there, places)
+            here.settimeout(60)
+            assert here.recv(1) == heard
+    assert places.acquire(timeout=60)
