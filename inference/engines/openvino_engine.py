@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engines import signal_stack
 from inference.engines.engine import Arrays, Graph, Precision, Resources, joined
 from inference.errors import PackageError, ProviderError
 
@@ -27,7 +28,8 @@ def installed() -> bool:
 
 def has_bfloat16() -> bool:
     """Whether this processor computes in bfloat16."""
-    return "BF16" in _module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with signal_stack.kept():
+        return "BF16" in _module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine:
@@ -41,8 +43,9 @@ class OpenVinoEngine:
             self.inputs = {_name(port): _type(port) for port in model.inputs}
             self.outputs = {name for port in model.outputs for name in port.get_names()}
             model.reshape({port: [1, *graph.input_shape] for port in model.inputs})
-            self._streams = self._compile(core, model, min(self._threads, resources.batch))
-            self._alone = self._compile(core, model, 1)
+            with signal_stack.kept():
+                self._streams = self._compile(core, model, min(self._threads, resources.batch))
+                self._alone = self._compile(core, model, 1)
         except Exception as error:
             raise PackageError(f"{graph.file}: OpenVINO refuses it: {error}") from error
         self._assert_precision(self._alone[0])

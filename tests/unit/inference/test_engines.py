@@ -1,6 +1,9 @@
 """What computes a graph is what was asked for, and an image's numbers are its own."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from inference.errors import PackageError, ProviderError
 from inference.package import Package, load_package, load_packages
 from inference.session import ModelSession, golden_examples, open_sessions
 from tests.support.packages import SIDE, repin, tiny_model, write_package
+from tests.support.realdata import ROOT
 
 RESOURCES = Resources(threads=2, batch=4)
 OPENVINO = openvino_engine.installed()
@@ -303,3 +307,34 @@ class FakeGpu:
     def copy_outputs_to_cpu(self) -> list[np.ndarray]:
         found = self.cpu.run(self.tensor)
         return [found.scores, found.features, found.cam]
+
+
+HEARS = """
+import os, signal, sys
+from pathlib import Path
+from inference.engines.engine import Resources
+from inference.package import load_package
+from inference.session import Member
+
+package = load_package(Path(sys.argv[1]))
+sessions = [Member(package, 0, "openvino", "float32", Resources(threads=1, batch=2)) for _ in range(2)]
+del sessions[0]
+del sessions[0]
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(heard)
+"""
+
+
+@need_openvino
+def test_a_process_hears_signals_after_its_models_ended_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    package = write_package(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", HEARS, str(package)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, f"[{signal.SIGUSR1:d}]"), done.stderr
