@@ -5,6 +5,7 @@ answer to senders is in sr_writer/commitment_reporting.py.
 """
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ from sr_writer.errors import Unreachable
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"  # SOP class, PS3.4 J.3
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"  # its well-known SOP instance, PS3.4 J.3.5
+REPLY_S = 5.0  # for our response to leave; the answer counts without it
 _REQUEST = 1  # Action Type ID, PS3.4 J.3.2.1
 _SUCCESS, _INVALID_ARGUMENT = 0x0000, 0x0115
 _LATER = frozenset({0x0110, 0x0213})  # processing failure, resource limitation
@@ -61,6 +63,7 @@ def request(
     on_accepted: called when the destination has taken the request. Raises NotOffered, Unreachable.
     """
     answers: queue.Queue[CommitmentAnswer] = queue.Queue()
+    heard, replied = threading.Event(), threading.Event()
 
     def listen(event: evt.Event) -> tuple[int, None]:
         try:
@@ -69,18 +72,25 @@ def request(
             return _INVALID_ARGUMENT, None
         if answer.transaction_uid == transaction_uid:
             answers.put(answer)
+            heard.set()
         return _SUCCESS, None
 
-    handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, listen)]
+    def sent(event: evt.Event) -> None:
+        if heard.is_set():
+            replied.set()
+
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, listen), (evt.EVT_PDU_SENT, sent)]
 
     def ask() -> CommitmentAnswer | None:
         with asking(destination, settings, PUSH_MODEL, handlers) as association:
             _act(association, destination, _information(transaction_uid, objects), settings.response_timeout_s)
             on_accepted()
             try:
-                return answers.get(timeout=wait_s)
+                answer = answers.get(timeout=wait_s)
             except queue.Empty:
                 return None
+            replied.wait(REPLY_S)  # a release that overtook our response would leave the destination without it
+            return answer
 
     return insisting(ask, destination, "storage commitment")
 

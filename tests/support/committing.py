@@ -38,7 +38,7 @@ class Archive:
     came: list[str] = field(default_factory=list)
     transactions: list[str] = field(default_factory=list)
     asked: list[Dataset] = field(default_factory=list)  # the Action Information of each
-    answered: list[int] = field(default_factory=list)  # statuses of the N-EVENT-REPORT-RSPs on new associations
+    answered: list[int] = field(default_factory=list)  # statuses of the N-EVENT-REPORT-RSPs; -1: none came
     queries: int = 0
     port: int = field(default_factory=free_port)
 
@@ -114,7 +114,8 @@ class Archive:
     def _answer(self, asked: Dataset, association: Any) -> None:
         answer, kind = self.answer_to(asked)
         if self.reply_to is None:
-            association.send_n_event_report(answer, kind, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+            status, _ = association.send_n_event_report(answer, kind, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+            self.answered.append(int(status.get("Status", -1)))
         else:
             self.answered.append(self.report(answer, kind, self.reply_to))
 

@@ -1,10 +1,14 @@
 """Whether a destination holds what it accepted: asked of archives that commit, list, forget, or will not say."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 
 from config.settings import Settings
 from ledger.audit import AuditKind
@@ -35,6 +39,22 @@ def test_an_archive_that_answers_on_the_same_association_commits(node: Deliverin
     said = [one.proof_text for one in objects] + [event.text for event in node.ledger.events(STUDY)]
     assert not any(archive.transactions[0] in text for text in said)  # who reads it could answer in its place
     assert archive.queries == 0
+
+
+def test_an_archive_hears_that_its_answer_came_before_the_association_is_released(
+    node: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(dimse: DIMSEServiceProvider, primitive: Any, context_id: int) -> None:
+        if isinstance(primitive, N_EVENT_REPORT) and primitive.MessageIDBeingRespondedTo is not None:
+            time.sleep(0.5)
+        send(dimse, primitive, context_id)
+
+    send = DIMSEServiceProvider.send_msg
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", slowly)
+    with Archive() as archive:
+        node.begin(archive.destination())
+        node.all_are(Proof.COMMITTED)
+        assert wait_until(lambda: archive.answered, WITHIN_S) == [0x0000]
 
 
 def test_an_archive_that_answers_on_an_association_of_its_own_commits(
