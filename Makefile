@@ -12,9 +12,6 @@ APT := apt-get -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
 export UV_HTTP_TIMEOUT ?= 120
 export UV_HTTP_RETRIES ?= 10
 SBOM_VENV := .venv-sbom
-# File by file in the order of the folders: whole nodes come first. By the number of their tests, as is usual, a file with
-# one long test comes last, and one core waits for the other.
-SHARED_OUT := --numprocesses auto --dist loadfile --no-loadscope-reorder
 EXTRA ?= cpu
 ARGS ?=
 
@@ -27,10 +24,10 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
-	@$(VENV)/bin/python -m pytest $(SHARED_OUT) $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-peers: $(VENV)/.dev ## Hold what is sent against validators and archives of others, the slow ones (needs `make peers`)
-	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 $(SHARED_OUT) $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 --numprocesses auto --dist loadfile $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
