@@ -15,9 +15,8 @@ from tests.support.dx import make_dx, write
 from tests.support.orthanc import AE_TITLE, Orthanc
 from tests.support.peers import free_port
 from tests.support.proving import STUDY, Delivering
-from tests.support.waiting import wait_until
 
-TIME_TO_LOSE_S = 6.0  # from the delivery to the first question: for the test to remove what was delivered
+TO_STORE_S = 1.0  # from a delivery to the first question about it: what an archive still stores would be missed
 
 
 @pytest.fixture
@@ -37,11 +36,13 @@ def test_dcmqrscp_knows_no_commitment_and_lists_what_it_holds(node: Delivering, 
 
 def test_what_dcmqrscp_lost_is_sent_again(node: Delivering, tmp_path: Path) -> None:
     with QueryArchive(tmp_path / "dcmqrscp") as archive:
-        node.begin(archive.destination(), prove_after_s=TIME_TO_LOSE_S)
-        files = wait_until(lambda: files if len(files := archive.files()) == 3 else [], 60)
+        settings = node.deliver(archive.destination(), prove_after_s=TO_STORE_S)
+        files = archive.files()
+        assert len(files) == 3
         (archive.store / "index.dat").unlink()
         for file in files:
             file.unlink()
+        node.run_prover(settings)
         node.all_are(Proof.FOUND)
         assert len(archive.files()) == 3
     assert len(node.events("proof_missing")) == 3
@@ -69,13 +70,15 @@ def test_orthanc_commits_on_an_association_of_its_own(node: Delivering, tmp_path
 
 def test_what_orthanc_lost_before_it_committed_is_sent_again(node: Delivering, tmp_path: Path) -> None:
     with Orthanc(tmp_path / "orthanc", modalities=[("OPENTRIAGE", node.port)]) as orthanc:
-        settings = node.settings(_orthanc(orthanc), commitment_wait_s=0.5, prove_after_s=TIME_TO_LOSE_S)
+        settings = node.settings(_orthanc(orthanc), commitment_wait_s=0.5, prove_after_s=TO_STORE_S)
         receiver = Receiver(settings, node.ledger)
         receiver.start()
         try:
-            node.begin(settings.destinations[0], commitment_wait_s=0.5, prove_after_s=TIME_TO_LOSE_S)
-            [lost, *_] = wait_until(lambda: found if len(found := orthanc.find("Instance")) == 3 else [], 60)
-            orthanc.delete(f"/instances/{lost['ID']}")
+            node.deliver(settings.destinations[0], commitment_wait_s=0.5, prove_after_s=TO_STORE_S)
+            stored = orthanc.find("Instance")
+            assert len(stored) == 3
+            orthanc.delete(f"/instances/{stored[0]['ID']}")
+            node.run_prover(settings)
             node.all_are(Proof.COMMITTED)
             assert len(orthanc.find("Instance", StudyInstanceUID=STUDY)) == 3
         finally:
@@ -112,9 +115,11 @@ def test_orthanc_lists_what_it_holds_over_qido(node: Delivering, tmp_path: Path)
 def test_what_orthanc_lost_is_missed_over_qido_and_sent_again(node: Delivering, tmp_path: Path) -> None:
     with Orthanc(tmp_path / "orthanc", plugins=["DicomWeb"]) as orthanc:
         destination = _orthanc(orthanc, proof=("qido",), qido_url=f"{orthanc.url}/dicom-web/")
-        node.begin(destination, prove_after_s=TIME_TO_LOSE_S)
-        [found] = wait_until(lambda: orthanc.find("Study") if len(orthanc.find("Instance")) == 3 else [], 60)
-        orthanc.delete(f"/studies/{found['ID']}")
+        settings = node.deliver(destination, prove_after_s=TO_STORE_S)
+        assert len(orthanc.find("Instance")) == 3
+        [study] = orthanc.find("Study")
+        orthanc.delete(f"/studies/{study['ID']}")
+        node.run_prover(settings)
         node.all_are(Proof.FOUND)
         assert len(orthanc.find("Instance")) == 3
     assert len(node.events("proof_missing")) == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from config.settings import DeliverSettings, Destination, NodeSettings, ReceiveSettings, Settings
-from ledger.delivery_records import Proof
+from ledger.delivery_records import DeliveryState, Proof
 from ledger.ledger import Ledger
 from ledger.records import Stage, StoredObject
 from ledger.views import ObjectDelivery
@@ -52,15 +52,20 @@ class Delivering:
         )
 
     def run(self, settings: Settings) -> None:
+        self.run_deliverer(settings)
+        self.run_prover(settings)
+
+    def run_deliverer(self, settings: Settings) -> None:
         [destination] = settings.destinations
-        guard = cast(Guard, Trusting())
-        loops = (
-            Deliverer(self.ledger, settings, destination, self.stop, guard),
-            Prover(self.ledger, settings, destination, self.stop),
-        )
-        for loop in loops:
-            self._threads.append(threading.Thread(target=loop.run, daemon=True))
-            self._threads[-1].start()
+        self._start(Deliverer(self.ledger, settings, destination, self.stop, cast(Guard, Trusting())))
+
+    def run_prover(self, settings: Settings) -> None:
+        [destination] = settings.destinations
+        self._start(Prover(self.ledger, settings, destination, self.stop))
+
+    def _start(self, loop: Deliverer | Prover) -> None:
+        self._threads.append(threading.Thread(target=loop.run, daemon=True))
+        self._threads[-1].start()
 
     def objects(self) -> list[ObjectDelivery]:
         return self.ledger.study_objects(STUDY)
@@ -97,4 +102,12 @@ class Delivering:
         settings = self.settings(destination, **deliver)
         queue_report(self.ledger, destination.key, STUDY)
         self.run(settings)
+        return settings
+
+    def deliver(self, destination: Destination, **deliver: float) -> Settings:
+        """A report for the destination, delivered whole; nobody asks for its proof before `run_prover`."""
+        settings = self.settings(destination, **deliver)
+        queue_report(self.ledger, destination.key, STUDY)
+        self.run_deliverer(settings)
+        wait_until(lambda: {one.state for one in self.objects()} == {DeliveryState.DELIVERED}, WITHIN_S)
         return settings

@@ -201,10 +201,8 @@ def test_an_archive_that_cannot_commit_to_something_is_read_back(node: Deliverin
 def test_an_archive_that_is_away_is_asked_when_it_is_back(node: Delivering) -> None:
     archive = Archive()
     with archive:
-        settings = node.settings(archive.destination(), prove_after_s=8.0)  # by then it is away
-        queue_report(node.ledger, "archive", STUDY)
-        node.run(settings)
-        wait_until(lambda: len(archive.came) == len(node.objects()) > 0, WITHIN_S)
+        settings = node.deliver(archive.destination())
+    node.run_prover(settings)
     wait_until(lambda: node.events("prove_retry"), WITHIN_S)
     assert set(node.proofs()) == {Proof.WAITING}
     with archive:
