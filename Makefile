@@ -15,7 +15,7 @@ SBOM_VENV := .venv-sbom
 EXTRA ?= cpu
 ARGS ?=
 
-.PHONY: help demo test test-peers test-page test-train test-viewers torture torture-hospital fuzz check safety sbom format peers lock bench-inference bench-receive bench-node clean
+.PHONY: help demo test test-acceptance test-peers test-page test-train test-viewers torture torture-hospital fuzz check safety sbom format peers lock bench-inference bench-receive bench-node clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
 	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+test-acceptance: $(VENV)/.dev ## What the node promises, each held against a whole one (better after `make peers`)
+	@$(VENV)/bin/python -m pytest tests/acceptance --numprocesses auto --dist loadfile $(ARGS)
 
 test-peers: $(VENV)/.dev ## Hold what is sent against validators and archives of others, the slow ones (needs `make peers`)
 	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 --numprocesses auto --dist loadfile $(ARGS)
