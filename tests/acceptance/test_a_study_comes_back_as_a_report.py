@@ -40,8 +40,7 @@ def test_flagged_and_unflagged_studies_come_back_to_storescp(start_node: Any, tm
     assert page.index(flagged.StudyInstanceUID) < page.index(unflagged.StudyInstanceUID)
     assert "Invented" not in page
     assert "TEST-0001" not in page
-    health = node.get("/healthz")
-    assert health.status_code == 200, health.text
+    assert node.healthy()["reasons"] == []
     metrics = node.get("/metrics").text
     assert "opentriage_instances_received_total 2.0" in metrics
     assert "opentriage_instances_drift 0.0" in metrics

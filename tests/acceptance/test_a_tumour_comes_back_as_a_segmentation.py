@@ -34,7 +34,7 @@ def test_a_head_by_itself_and_a_head_beside_a_chest(start_node: Any, tmp_path: P
     same = {name: chest[name].value for name in ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")}
     beside = make_mr([head(marked) for marked in MARKED], **same)  # a study that names two patients would be held
     with StoreScp(tmp_path / "pacs") as pacs:
-        node = start_node(("PACS", pacs.port), complete_after_s=4.0)
+        node = start_node(("PACS", pacs.port), complete_after_s=15.0)
         files = [*save_series(alone, tmp_path / "a"), *save_series(beside, tmp_path / "b"), save(chest, tmp_path / "c")]
         sent = storescu(node.port, *files)
         assert sent.returncode == 0, sent.stderr

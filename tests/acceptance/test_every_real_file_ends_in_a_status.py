@@ -35,4 +35,4 @@ def test_every_real_file_is_refused_or_ends_in_a_status_with_its_reason(start_no
     analysed = counts["jobs"].get(f"{Stage.ANALYSE}:succeeded", 0)
     assert sum(seen.values()) >= analysed == counts["instances"]["analyse"]
     assert [line["died"] for line in node.logged() if line["event"] == "role_died"] == []
-    assert node.get("/healthz").status_code == 200
+    assert node.healthy()["reasons"] == []

@@ -98,7 +98,7 @@ def test_each_result_is_its_own_patients_and_a_conflict_is_held(start_node: Any,
         return [save(ds, tmp_path / folder) for ds in some]
 
     with Sink() as sink:
-        node = start_node(extra=destination(sink.port), complete_after_s=2.0)
+        node = start_node(extra=destination(sink.port), complete_after_s=10.0)
         send(node, saved(interleaved(paired, pairs), "one"))
         send_on_many(node, saved(rest, "many"))
         send(node, [*saved([corrected], "again"), *saved(torn, "torn"), *saved([namesake], "namesake")])

@@ -8,7 +8,7 @@ from config.settings import DeliverSettings, Settings
 from ledger.ledger import Ledger
 from node.roles.commit import Committer
 
-QUICK = DeliverSettings(retry_first_s=0.05, retry_max_s=0.2, connect_timeout_s=3.0, response_timeout_s=5.0)
+QUICK = DeliverSettings(retry_first_s=0.05, retry_max_s=0.2, connect_timeout_s=30.0, response_timeout_s=30.0)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tests.support.sink import Sink, _read_pdu
 
 HEADER = struct.Struct(">BxL")
 STEP_S = 0.02
-LIFE_S = 20.0
+LIFE_S = 60.0
 Halt = Callable[[socket.socket, bytes], None]  # given the connection, and the A-ASSOCIATE-AC that it would have sent
 
 

@@ -6,19 +6,25 @@ from typing import Any
 from unittest import mock
 
 from config import Settings
+from node.looking import header
 from node.looking import server as look_server
 from node.looking.server import LookServer
 from node.looking.turns import Turns
+from node.web import identities
+
+UNHURRIED_S = 60.0  # a busy machine starts a child, and reads a header, in more than the two seconds that a page waits
 
 
 @contextmanager
 def headers_read(settings: Settings) -> Iterator[LookServer]:
-    """The look socket of a node that has no model: nobody is at its desk."""
+    """The look socket of a node that has no model: nobody is at its desk. Pages wait for as long as it takes."""
     analyser: Any = None
     with mock.patch.object(look_server, "Desk"):
         server = LookServer(settings, analyser, Turns())
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    waits = mock.patch.object(identities, "WITHIN_S", UNHURRIED_S), mock.patch.object(header, "WALL_S", UNHURRIED_S)
+    with waits[0], waits[1]:
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

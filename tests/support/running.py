@@ -57,7 +57,7 @@ class RunningNode:
         lines = [
             "[node]",
             f"state_dir = {json.dumps(str(self.folder / 'state'))}",
-            "stop_grace_s = 15",
+            "stop_grace_s = 60",
             "[receive]",
             'host = "127.0.0.1"',
             f"port = {self.port}",
@@ -167,6 +167,17 @@ class RunningNode:
     def get(self, path: str) -> httpx.Response:
         """One GET to the node's page."""
         return httpx.get(f"http://127.0.0.1:{self.web_port}{path}", timeout=20)
+
+    def healthy(self) -> dict[str, Any]:
+        """What /healthz says as soon as it is green: on a busy machine its own C-ECHO may be late."""
+
+        def asked() -> dict[str, Any]:
+            health = self.get("/healthz")
+            assert health.status_code == 200, health.text
+            said: dict[str, Any] = health.json()
+            return said
+
+        return wait_until(asked, 60, 0.5)
 
     def left(self) -> int:
         """Jobs that are queued or running."""

@@ -33,7 +33,7 @@ class Siblings:
         self.config = folder / "opentriage.toml"
         state, port = folder / "state", self.address[1]
         self.config.write_text(
-            f"[node]\nstate_dir = '{state}'\nstop_grace_s = 10\n[receive]\nhost = '127.0.0.1'\nport = {port}\n"
+            f"[node]\nstate_dir = '{state}'\nstop_grace_s = 60\n[receive]\nhost = '127.0.0.1'\nport = {port}\n"
             f"free_disk_min_bytes = 0\n{extra}\n"
         )
         self.settings: Settings = load_settings(self.config)

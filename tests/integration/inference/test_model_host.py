@@ -201,7 +201,7 @@ def test_whoever_needs_a_spare_that_hangs_in_loading_does_not_wait_for_ever(
             with host._changed:
                 host._spare_due = 0.0
                 host._changed.notify_all()
-            wait_until(lambda: host._loading, 30)
+            wait_until(lambda: len(host._own) == 2, 30)
             assert host._process is not None
             host._process.close()
             with pytest.raises(ModelsGone):
@@ -279,7 +279,10 @@ def test_one_that_cannot_even_end_by_itself_is_killed_by_whoever_must_end_now(tm
         for host in (session.host, apart):
             assert host._process is not None
             os.kill(host._process.pid, signal.SIGSTOP)
+        asked = apart._process
+        assert asked is not None
         waiting = thread.submit(apart.run, session.digest, batch(HARMLESS))
+        wait_until(lambda: asked.runs == 1, 30)
         session.host.kill()
         with pytest.raises(LostInModel):
             waiting.result(30)

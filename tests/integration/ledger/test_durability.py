@@ -50,7 +50,7 @@ def test_a_writer_looks_often_whether_it_is_its_turn_and_gives_up_in_the_end(
     other = open_engine(url)
     asked: list[str] = []
     with transaction(other, write=True) as busy:
-        monkeypatch.setattr("ledger.database.BUSY_TIMEOUT_S", 1.0)
+        monkeypatch.setattr("ledger.database.BUSY_TIMEOUT_S", 3.0)
         raw = ledger._engine.raw_connection()
         assert raw.driver_connection is not None
         raw.driver_connection.set_trace_callback(asked.append)
@@ -62,7 +62,7 @@ def test_a_writer_looks_often_whether_it_is_its_turn_and_gives_up_in_the_end(
         busy.exec_driver_sql("SELECT 1")
     assert asked.count("BEGIN IMMEDIATE") > 10  # SQLite alone would have looked once, with longer and longer sleeps
     begin_sqlite_write(cursor)
-    assert cursor.execute("PRAGMA busy_timeout").fetchone() == (1000,)  # a reader waits as before
+    assert cursor.execute("PRAGMA busy_timeout").fetchone() == (3000,)  # a reader waits as before
     raw.rollback()
     raw.close()
     assert ledger.admit(received(), Completion(20)).outcome == "new"

@@ -52,7 +52,7 @@ class Site:
         """Start them."""
         self.settings = Settings(
             node=NodeSettings(state_dir=self.folder),
-            deliver=DeliverSettings(retry_first_s=0.05, retry_max_s=0.2, response_timeout_s=5.0),
+            deliver=DeliverSettings(retry_first_s=0.05, retry_max_s=0.2, response_timeout_s=60.0),
             adapters=[{"name": one["kind"]} | one for one in adapters],  # type: ignore[arg-type]
         )
         for adapter in self.settings.adapters:

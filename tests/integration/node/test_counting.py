@@ -99,7 +99,7 @@ def settings_of(to: Destination, tmp_path: Path, response_timeout_s: float = 10.
     return Settings(
         node=NodeSettings(state_dir=tmp_path),
         study=StudySettings.model_validate({"complete_after_s": 0.01, "count_at": "archive", **study}),
-        deliver=DeliverSettings(connect_timeout_s=2.0, response_timeout_s=response_timeout_s),
+        deliver=DeliverSettings(connect_timeout_s=30.0, response_timeout_s=response_timeout_s),
         destinations=(to,),
     )
 
@@ -256,7 +256,7 @@ def test_an_archive_that_falls_silent_holds_neither_its_study_nor_others(
             while count.puts_back(job):
                 asides += 1  # the thread is free for others meanwhile
                 job = story.next(Stage.REPORT)
-            assert time.monotonic() - began < 15.0
+            assert time.monotonic() - began < 50.0
     assert asides
     assert job.attempt == 1
     assert grounds(story, job).startswith("Quiet. How many instances an archive has is not known: archive ")

@@ -16,6 +16,7 @@ from tests.support.peers import free_port
 from tests.support.realdata import ROOT
 from tests.support.receiving import Receiving, start_receiving
 from tests.support.running import RunningNode, storescu
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Receiving]
 
@@ -78,12 +79,11 @@ def test_a_whole_node_is_ready_and_healthy_over_tls(tmp_path: Path) -> None:
         sent = storescu(node.port, ROOT / "node/samples/synthetic-chest-1.dcm", extra=[str(word) for word in tls])
         assert sent.returncode == 0, sent.stderr
         assert storescu(node.port, ROOT / "node/samples/synthetic-chest-1.dcm").returncode != 0  # in the clear
-        health = node.get("/healthz").json()
-        assert (health["echo_answered"], health["alarms"]) == (True, [])
+        wait_until(lambda: node.get("/healthz").json()["echo_answered"], 60)
+        assert node.get("/healthz").json()["alarms"] == []
         pair.certificate.write_text("half of")
-        health = node.get("/healthz").json()
-        assert health["echo_answered"]
-        assert [alarm.partition(":")[0] for alarm in health["alarms"]] == ["receive.tls"]
+        wait_until(lambda: node.get("/healthz").json()["echo_answered"], 60)
+        assert [one.partition(":")[0] for one in node.get("/healthz").json()["alarms"]] == ["receive.tls"]
 
 
 def test_a_node_whose_certificates_cannot_be_used_says_so_and_does_not_start(tmp_path: Path) -> None:

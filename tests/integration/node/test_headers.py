@@ -273,7 +273,7 @@ def test_an_analyser_that_hangs_holds_no_page_up_for_longer_than_the_page_says(
         listener.listen()
         began = monotonic()
         assert Identities(hung, ledger).of_study(uid).not_now == {uid}
-        assert monotonic() - began < 15.0  # and not what it may take elsewhere in this file
+        assert monotonic() - began < 50.0  # and not what it may take elsewhere in this file
 
 
 @pytest.mark.usefixtures("served")

@@ -129,7 +129,8 @@ def test_only_so_many_linger(served: Served, open_ones: contextlib.ExitStack, mo
 def test_the_one_who_has_dripped_longest_makes_room_and_of_the_address_that_has_most(
     served: Served, open_ones: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "PLAIN_S", 100.0)
+    monkeypatch.setattr(bodies, "PLAIN_S", 200.0)
+    monkeypatch.setattr(bodies, "GRACE_S", 200.0)
     monkeypatch.setattr(places, "SMALL_SHARE", 3)
     monkeypatch.setattr(places, "SMALL_MAX", 4)
     other = caller(served, open_ones, begun("/search"), "127.0.0.9")
@@ -210,6 +211,7 @@ def test_an_address_has_its_share_of_those_that_only_sit_there_and_others_have_t
 def test_whoever_is_being_served_is_not_dropped_for_those_that_sit_there(
     served: Served, open_ones: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bodies, "GRACE_S", 200.0)
     monkeypatch.setattr(crowd, "CONNECTIONS_MAX", 10)
     monkeypatch.setattr(crowd, "SHARE", 4)
     token = f"Authorization: Bearer {served.tokens[Role.READ]}"

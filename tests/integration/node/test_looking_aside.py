@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from config import Settings
 from inference.analyser import Analyser, Source
+from inference.aside import Aside
 from inference.package import load_packages
 from node.looking import server as look_server
 from node.looking import turns as look_turns
@@ -18,9 +20,7 @@ from node.looking.server import LookServer
 from node.looking.turns import QUIET_S, Busy, Turns
 from node.looking.wire import NAME, NoAnalyser, Refusal, ask, uploads_dir
 from tests.support.chests import bright, save
-from tests.support.dicom_files import bomb
 from tests.support.packages import write_package
-from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -131,26 +131,28 @@ def test_an_upload_waits_for_routed_images_and_is_told_so_in_time(settings: Sett
 
 @pytest.mark.usefixtures("served")
 def test_a_routed_batch_goes_on_while_an_upload_is_decoded(
-    settings: Settings, analyser: Analyser, tmp_path: Path, turns: Turns
+    settings: Settings, analyser: Analyser, tmp_path: Path, turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bomb takes its decoder all the time it may have."""
-    began = monotonic()
-    analyser.analyse([Source(save(bright(), tmp_path))])
-    alone_s = monotonic() - began  # on this machine, now
-    slow = bomb(uploads_dir(settings) / "bomb.dcm")
-    asked = threading.Thread(target=lambda: _swallow(settings, slow), daemon=True)
+    """The upload's decoder takes as long as the batch does, and longer."""
+    is_decoded, may_end, prepare = threading.Event(), threading.Event(), Aside._prepare
+
+    def slowly(aside: Aside, source: Source) -> Any:
+        is_decoded.set()
+        may_end.wait(60)
+        return prepare(aside, source)
+
+    monkeypatch.setattr(Aside, "_prepare", slowly)
+    path, answers = str(upload(settings)), []
+    asked = threading.Thread(target=lambda: answers.append(ask(settings, "look", 120, path=path).said), daemon=True)
     asked.start()
-    wait_until(lambda: turns._running or asked.is_alive(), 5)
-    began = monotonic()
+    assert is_decoded.wait(60)
     with turns.routed():
         (looked,) = analyser.analyse([Source(save(bright(), tmp_path))])
     assert looked.results[0].priority == "HIGH"
-    assert asked.is_alive() or monotonic() - began < 4.0 + alone_s, "it waited for the upload's decoder"
-    asked.join(30)
-
-
-def _swallow(settings: Settings, path: Path) -> None:
-    ask(settings, "look", 20, path=str(path))
+    assert not answers, "it waited for the upload's decoder"
+    may_end.set()
+    asked.join(120)
+    assert [line["priority"] for said in answers for line in said["lines"]] == ["HIGH"]
 
 
 def test_an_upload_does_not_slip_between_two_routed_batches(monkeypatch: pytest.MonkeyPatch) -> None:

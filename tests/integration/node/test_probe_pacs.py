@@ -257,9 +257,11 @@ def test_an_archive_that_lists_nothing_of_what_it_stored_fails(monkeypatch: pyte
     ],
     ids=["commits", "lists and commits", "answers the node alone"],
 )
-def test_an_archive_that_commits_proves_it(kind: dict[str, Any], found: str) -> None:
+def test_an_archive_that_commits_proves_it(kind: dict[str, Any], found: str, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(f"[deliver]\ncommitment_wait_s = {1 if 'silent' in kind else 60}\n")
     with Archive(**kind) as archive:  # its port is chosen now: one of the time of collection may be another's by now
-        result = ask(f"{archive.destination().ae_title}@127.0.0.1:{archive.port}", "--yes")
+        result = ask(f"{archive.destination().ae_title}@127.0.0.1:{archive.port}", "--yes", "--config", site)
     assert result.exit_code == 0, result.output
     assert lines(result, "text sr")[0][5] == found
     assert len(archive.asked[0].ReferencedSOPSequence) == OBJECTS, result.output

@@ -99,7 +99,7 @@ def test_a_receiver_that_leaves_lets_associations_end_and_takes_no_new_ones(tmp_
                     newcomer.release()
             assert leaves.poll() is None
             scu.release()
-        assert leaves.wait(20) == 0
+        assert leaves.wait(90) == 0
         assert stays.poll() is None
         assert sum(node.ledger.counts()["instances"].values()) == 3
 
@@ -116,7 +116,7 @@ def test_a_receiver_that_is_told_to_stop_answers_what_it_has_begun(tmp_path: Pat
         for part in parts[1:]:
             scu.socket.sendall(p_data(1, 2 if part is parts[-1] else 0, part))
         assert scu.read_response().status == 0
-        assert node.processes[0].wait(20) == 0
+        assert node.processes[0].wait(90) == 0
 
 
 def test_processes_follow_the_cores_unless_a_person_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ class Senders:
         number = 0
         while not self._enough.is_set():
             try:
-                with RawScu(self._address, [(CT, (EXPLICIT_LITTLE,))], calling=f"CT{index}") as scu:
+                with RawScu(self._address, [(CT, (EXPLICIT_LITTLE,))], calling=f"CT{index}", timeout_s=120) as scu:
                     for _ in range(5):
                         number += 1
                         self._store(scu, f"1.2.826.{index}.{number}")
@@ -298,7 +298,7 @@ def test_a_receiver_that_accepts_no_more_is_replaced_and_goes_on_with_what_it_ha
         with frozen(other):  # for less than it is waited for
             scu = opened.enter_context(RawScu(address, [(CT, (EXPLICIT_LITTLE,))]))
             opened.enter_context(closing(socket.create_connection(address, 20, (DEAFENING, 0))))
-            wait_until(lambda: waiting(node.port) == 0, 5)  # other is frozen
+            wait_until(lambda: waiting(node.port) == 0, 9)  # other is frozen
         wait_until(lambda: told(node, "receiver_stuck", pid=deaf, how="deaf"), START_WITHIN_S)
         wait_until(lambda: pid_of(node, "receive-2") not in (0, deaf), START_WITHIN_S)
         uid = "1.2.826.9.1"

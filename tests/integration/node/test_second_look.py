@@ -41,6 +41,7 @@ def test_the_killer_alone_is_put_aside_and_its_company_is_looked_at_once(role: R
     assert parked.study_instance_uid == bad
     assert parked.reason.startswith(f"Stopped after {ATTEMPTS} attempts: the process that runs the models died")
     for study in studies:
+        wait_until(lambda study=study: role.ledger.study_instances(study)[0].results, 60)  # the last of its company
         (item,) = role.ledger.study_instances(study)
         assert [result.status for result in item.results] == [ResultStatus.ANALYSED]
         assert not [event for event in role.ledger.events(study) if event.name == "analyse_retry"]

@@ -116,7 +116,7 @@ def _manager(path: Path) -> list[bytes]:
 
 def _second_node_is_refused(node: RunningNode) -> None:
     short = node.folder / "second.toml"
-    short.write_text(node.config.read_text().replace("stop_grace_s = 15", "stop_grace_s = 0.1"))
+    short.write_text(node.config.read_text().replace("stop_grace_s = 60", "stop_grace_s = 0.1"))
     command = [sys.executable, "-m", "node.cli", "serve", "--config", str(short)]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert second.returncode == 1

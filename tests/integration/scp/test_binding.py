@@ -8,6 +8,7 @@ import pytest
 
 from config.settings import PeerBinding
 from ledger.audit import AuditKind
+from scp.callers.observing import Observer
 from tests.support.certificates import Authority, Pair
 from tests.support.rawscu import RawScu, Rejected
 from tests.support.receiving import Receiving, StartReceiving
@@ -74,8 +75,9 @@ def test_a_bound_title_comes_from_its_network_only(start: StartReceiving, author
 
 
 def test_who_is_turned_away_is_counted_and_stands_in_the_audit_trail_once(
-    start: StartReceiving, authority: Authority
+    start: StartReceiving, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Observer, "_loop", lambda self: None)  # nothing is handed over before it stops
     node = start(peers=[PeerBinding(ae_title="THERE", networks=("10.0.0.0/8",))])
     for _ in range(3):
         calls(node, "THERE", authority, None)
@@ -87,8 +89,9 @@ def test_who_is_turned_away_is_counted_and_stands_in_the_audit_trail_once(
 
 
 def test_a_handshake_that_fails_stands_in_the_audit_trail(
-    start: StartReceiving, authority: Authority, tmp_path: Path
+    start: StartReceiving, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Observer, "_loop", lambda self: None)  # nothing is handed over before it stops
     node = start(tls=tls(authority))
     stranger = Authority(tmp_path / "other").issue("stranger")
     context = ssl.create_default_context(cafile=authority.certificate)

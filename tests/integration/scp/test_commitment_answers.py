@@ -14,6 +14,7 @@ from ledger.audit import AuditKind
 from ledger.ledger import Ledger
 from ledger.records import Job
 from ledger.store import Store
+from scp.callers.observing import Observer
 from scp.receiver import Receiver
 from tests.support.asked import asked_to_commit
 from tests.support.certificates import Authority
@@ -159,8 +160,9 @@ def _untouched(node: Node) -> bool:
 
 
 def test_whoever_calls_himself_as_the_destination_does_from_elsewhere_changes_nothing(
-    start: Callable[..., Node], archive: Archive
+    start: Callable[..., Node], archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Observer, "_loop", lambda self: None)  # nothing is handed over before it stops
     node = start(ELSEWHERE, addresses=("192.0.2.7", "2001:db8::7"))
     with structlog.testing.capture_logs() as logged:
         for _ in range(2):

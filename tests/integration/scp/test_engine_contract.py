@@ -363,7 +363,7 @@ def test_stop_does_not_wait_longer_than_its_grace(node: Receiving) -> None:
         began = time.monotonic()
         node.receiver.stop(0.3)
         assert time.monotonic() - began < 15
-    assert node.parts() == []
+    wait_until(lambda: not node.parts(), within_s=60)
 
 
 def _refuses(node: Receiving) -> bool:

@@ -186,8 +186,10 @@ def test_a_place_is_free_again_before_the_release_is_answered() -> None:
                 scu.release()
 
 
-def test_who_was_aborted_can_finish_its_sentence_and_read_why() -> None:
+def test_who_was_aborted_can_finish_its_sentence_and_read_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is closed while bytes arrive is reset, and many a peer then drops what it did not read yet."""
+    close = Wire.close
+    monkeypatch.setattr(Wire, "close", lambda self, linger_s=0.0: close(self, 60.0))  # a slow machine: a slow peer
     with bare_engine("native") as running, RawScu(running.address, [(CT, (EXPLICIT_LITTLE,))]) as scu:
         scu.socket.sendall(struct.pack(">BxL", 4, 1 << 30))
         for _ in range(64):

@@ -1,6 +1,5 @@
 """What a receiver learns of its callers on a real socket: what they did not get, when their studies are complete."""
 
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def test_the_nodes_own_echo_makes_nobody_a_sender_and_a_senders_echo_does(start:
     node = start()
     host, port = node.address
     settings = Settings.model_validate({"receive": {"host": host, "port": port}})
-    assert all(own_echo(settings) for _ in range(3))
+    assert all(own_echo(settings, timeout_s=30.0) for _ in range(3))
     with RawScu(node.address, [(VERIFICATION, (EXPLICIT_LITTLE,))], calling="CT1") as scu:
         scu.release()
     node.receiver.stop(5.0)
@@ -113,18 +112,14 @@ def test_who_was_rejected_and_what_was_refused_is_kept(start: StartReceiving) ->
     assert (node.ledger.refused_of("CT1"), node.ledger.refused_counts()) == ([], {})
 
 
-def nobody_is_associated() -> bool:
-    return not any(thread.name == "scp-association" for thread in threading.enumerate())
-
-
 def test_how_a_sender_sends_is_kept(start: StartReceiving) -> None:
     node = start()
-    number = iter(range(1, 10))
+    number, observer = iter(range(1, 10)), node.receiver._observer
     for images in (3, 1):
         with RawScu(node.address, CT_CONTEXT, calling="CT1") as scu:
             assert [send(scu, f"1.5.{next(number)}") for _ in range(images)] == [0] * images
             scu.release()
-        wait_until(nobody_is_associated, within_s=30)  # a study that is open elsewhere by then is not released
+        wait_until(lambda: not observer._arrivals._open, within_s=30)  # a study that is open elsewhere is not released
     node.receiver.stop(5.0)
     gaps = node.ledger.arrival_gaps()["CT1"]
     assert (gaps[False, IN_ALL], gaps[True, IN_ALL]) == (1, 2)

@@ -154,7 +154,7 @@ def test_a_certificate_of_another_authority_is_cut_off(
     with capture_logs() as logs:
         assert is_cut_off(node, hospital.client(stranger))
         wait_until(lambda: told() == {"unknown_ca": 1}, 60)
-    [line] = [entry for entry in logs if entry["event"] == "tls_handshake_failed"]
+        [line] = wait_until(lambda: [one for one in logs if one["event"] == "tls_handshake_failed"], 60)
     assert (line["reason"], line["peer"]) == ("unknown_ca", "127.0.0.1")
 
 

@@ -117,7 +117,7 @@ def test_an_answer_to_something_else_is_none() -> None:
         message.MessageIDBeingRespondedTo += 7
         say(message, context)
 
-    with asked(astray, DeliverSettings(connect_timeout_s=5.0, response_timeout_s=0.3)) as association:
+    with asked(astray, DeliverSettings(connect_timeout_s=5.0, response_timeout_s=3.0)) as association:
         assert association.send_c_echo().get("Status") is None
 
 

@@ -313,7 +313,7 @@ def test_silence_ends_the_attempt(store: Store, objects: list[StoredObject]) -> 
     acceptor = Acceptor(silent)
     outcomes: list[DeliveryOutcome] = []
     with listening(acceptor) as destination:
-        sender = Sender(destination, DeliverSettings(connect_timeout_s=5.0, response_timeout_s=0.3))
+        sender = Sender(destination, DeliverSettings(connect_timeout_s=5.0, response_timeout_s=3.0))
         sender.send(objects, store, outcomes.append)
         release.set()
     assert [o.state for o in outcomes] == [WAITING] * 3

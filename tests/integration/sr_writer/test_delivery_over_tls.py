@@ -30,7 +30,6 @@ from tests.support.storescp import storescp
 from tests.support.waiting import wait_until
 
 FAST = DeliverSettings(connect_timeout_s=5.0, response_timeout_s=5.0)
-SHORT_OF_WORDS = DeliverSettings(connect_timeout_s=1.0, response_timeout_s=1.0)
 HOSTS = ("localhost", "127.0.0.1")
 
 
@@ -175,10 +174,7 @@ def test_whoever_does_not_want_the_host_name_verified_says_so(tmp_path: Path) ->
     made = Authority(tmp_path / "pki")
     pair = made.issue("pacs")
     with peer(pair.certificate, pair.key) as port, pytest.raises(Unreachable, match="did not answer"):
-        answers(
-            destination(port, OutgoingTls(enabled=True, ca_file=made.certificate, verify_host=False), "127.0.0.2"),
-            SHORT_OF_WORDS,
-        )
+        answers(destination(port, OutgoingTls(enabled=True, ca_file=made.certificate, verify_host=False), "127.0.0.2"))
 
 
 def test_files_that_cannot_be_used_put_the_delivery_off(pki: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _deliver(destination: Destination, made: list[ResultObject], store: Store) -
             return False
         return True
 
-    assert wait_until(once, within_s=30.0, every_s=0.2)
+    assert wait_until(once, within_s=60.0, every_s=0.2)
     return outcomes
 
 
