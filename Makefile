@@ -7,6 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 TRAIN_VENV := .venv-train
 # A package index or a mirror that is slow or away for a minute is asked again.
+AGAIN := again() { "$$@" || { sleep 20; "$$@"; } || { sleep 60; "$$@"; }; }; again
 PIP_QUIET := --quiet --disable-pip-version-check --no-input --retries 10 --timeout 60
 APT := apt-get -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
 export UV_HTTP_TIMEOUT ?= 120
@@ -65,7 +66,7 @@ safety: $(VENV)/.viewers ## Run what stands against each hazard, and write docs/
 
 sbom: $(VENV)/.dev ## Write dist/opentriage-EXTRA.cdx.json, the bill of materials (EXTRA=cpu|gpu|openvino|postgres)
 	@rm -rf $(SBOM_VENV) && $(PYTHON) -m venv --without-pip $(SBOM_VENV)
-	@$(VENV)/bin/uv pip install --quiet --python $(SBOM_VENV)/bin/python --require-hashes -r requirements/$(EXTRA).txt
+	@$(AGAIN) $(VENV)/bin/uv pip install --quiet --python $(SBOM_VENV)/bin/python --require-hashes -r requirements/$(EXTRA).txt
 	@PYTHONPATH=. $(VENV)/bin/python -m tools.sbom --python $(SBOM_VENV)/bin/python \
 	    --requirements requirements/$(EXTRA).txt --output dist/opentriage-$(EXTRA).cdx.json
 
@@ -75,11 +76,11 @@ format: $(VENV)/.dev ## Put the code into shape
 
 peers: ## Install the Debian packages that the tests use as peers (needs root or sudo)
 	@run=""; if [ "$$(id -u)" != 0 ]; then run=sudo; fi; \
-	again() { "$$@" || { sleep 20; "$$@"; } || { sleep 60; "$$@"; }; }; \
-	again $$run $(APT) update; \
-	again $$run env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends \
+	peers() { $$run $(APT) "$$@" update && $$run env DEBIAN_FRONTEND=noninteractive \
+	    $(APT) install -y --no-install-recommends \
 	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql prometheus chromium \
-	    gcc libc6-dev bubblewrap openssl $$(command -v npm > /dev/null || echo npm) > /dev/null
+	    gcc libc6-dev bubblewrap openssl $$(command -v npm > /dev/null || echo npm) > /dev/null; }; \
+	peers -o APT::Update::Error-Mode=any || { sleep 20; peers; } || { sleep 60; peers; }
 	@touch .peers  # from now on a test that lacks one of them fails
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding
@@ -112,23 +113,23 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements/cpu.txt pyproject.toml | $(VENV)/bin/python
 	@echo "Installing OpenTriage into $(VENV) (about a minute) ..."
-	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/cpu.txt
-	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
+	@$(AGAIN) $(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/cpu.txt
+	@$(AGAIN) $(VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@echo "Installing what development and tests need ..."
-	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/dev.txt
+	@$(AGAIN) $(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/dev.txt
 	@touch $@
 
 $(VENV)/.viewers: requirements/viewers.txt $(VENV)/.dev
 	@echo "Installing what drives a browser ..."
-	@$(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/viewers.txt
+	@$(AGAIN) $(VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/viewers.txt
 	@touch $@
 
 $(TRAIN_VENV)/.train: requirements/train.txt pyproject.toml
 	@test -x $(TRAIN_VENV)/bin/python || $(PYTHON) -m venv $(TRAIN_VENV)
 	@echo "Installing torch into $(TRAIN_VENV) (about 5.5 GB) ..."
-	@$(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/train.txt
-	@$(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
+	@$(AGAIN) $(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --require-hashes -r requirements/train.txt
+	@$(AGAIN) $(TRAIN_VENV)/bin/python -m pip install $(PIP_QUIET) --no-deps --editable .
 	@touch $@

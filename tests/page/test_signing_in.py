@@ -76,14 +76,14 @@ def test_a_token_that_is_no_good_opens_nothing(site: Site, visitor: "Visitor") -
     page = visitor.open("/sign-in")
     page.get_by_label("Access token").fill("ot_guessed")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not one of this node")
+    expect(page.locator("#problem")).to_contain_text("not one of this node")
     assert visitor.context.cookies() == []
 
 
 @pytest.mark.parametrize("role", [Role.READ, Role.OPERATE])
 def test_a_request_that_no_page_of_ours_made_changes_nothing(site: Site, role: Role) -> None:
     job = site.park("Nobody is there.")
-    with httpx.Client(base_url=site.url) as browser:
+    with httpx.Client(base_url=site.url, timeout=60) as browser:
         browser.post("/sign-in", data={"token": site.tokens[role]})
         address = f"/parked/{job.job_id}/release"
         found = re.search('name="csrf" value="([0-9a-f]+)"', browser.get("/").text)
@@ -96,7 +96,7 @@ def test_a_request_that_no_page_of_ours_made_changes_nothing(site: Site, role: R
         last = browser.post(address, data=good, headers={"Origin": site.url})
         assert last.status_code == (303 if role is Role.OPERATE else 403)
     site.node.ledger.release(job.job_id)
-    assert httpx.post(site.url + address).status_code == 401
+    assert httpx.post(site.url + address, timeout=60).status_code == 401
 
 
 def test_a_parked_job_says_why_and_is_released(site: Site, arrive: "Callable[..., Visitor]", keep: "Keep") -> None:

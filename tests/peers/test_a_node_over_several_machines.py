@@ -81,7 +81,7 @@ class Spread:
         return {heard.read().StudyInstanceUID for heard in self.sink.stored()}
 
     def metrics(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.web_port}/metrics").text
+        return httpx.get(f"http://127.0.0.1:{self.web_port}/metrics", timeout=60).text
 
 
 def settings(state: Path, url: str, port: int, web_port: int, pacs: int) -> str:

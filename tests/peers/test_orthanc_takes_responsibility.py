@@ -23,8 +23,8 @@ def test_orthanc_commits_to_every_result_and_a_person_can_see_it(start_node: Any
         assert storescu(node.port, path).returncode == 0
         node.wait_idle(180)
         objects = node.ledger.study_objects(str(image.StudyInstanceUID))
-        page = httpx.get(f"http://127.0.0.1:{node.web_port}/").text
-        metrics = httpx.get(f"http://127.0.0.1:{node.web_port}/metrics").text
+        page = httpx.get(f"http://127.0.0.1:{node.web_port}/", timeout=60).text
+        metrics = httpx.get(f"http://127.0.0.1:{node.web_port}/metrics", timeout=60).text
         config = str(node.config)
         told = CliRunner().invoke(app, ["explain", str(image.StudyInstanceUID), "--config", config]).output
         held = wait_until(lambda: orthanc.find("Instance", StudyInstanceUID=str(image.StudyInstanceUID)), 60)

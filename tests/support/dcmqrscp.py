@@ -44,4 +44,8 @@ class QueryArchive:
     def __exit__(self, *error: object) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -62,7 +62,11 @@ class Orthanc:
     def __exit__(self, *error: object) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _answers(self) -> bool:
         try:

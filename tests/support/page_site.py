@@ -94,7 +94,7 @@ def destinations(pacs_port: int) -> str:
 
 def settled(folder: Path, pacs: StoreScp) -> Site:
     """A node that has received a study of each kind and reported it."""
-    node = RunningNode(folder / "node", extra=destinations(pacs.port))
+    node = RunningNode(folder / "node", extra=destinations(pacs.port), oldest_job_max_s=86_400.0)  # one is away
     node.start()
     sent = folder / "sent"
     sent.mkdir()

@@ -36,16 +36,20 @@ class RunningNode:
         extra: str = "",
         processes: int = 1,
         heartbeat_s: float = 0.0,
+        oldest_job_max_s: float = 300.0,
         **study: float,
     ) -> None:
-        """heartbeat_s: how often it sends itself a study; 0: never, so that a test has the node for itself."""
+        """heartbeat_s: how often it sends itself a study; 0: never, so that a test has the node for itself.
+        oldest_job_max_s: of `[web]`: what waits for longer turns health red.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = folder / "opentriage.toml"
         self.log = folder / "node.log"
         self.port, self.web_port = free_port(), free_port()
         beat = f"[heartbeat]\nevery_s = {heartbeat_s}\n"
-        self.config.write_text(self._toml(destinations, study, beat + extra, processes), encoding="utf-8")
+        web = f"[web]\nport = {self.web_port}\noldest_job_max_s = {oldest_job_max_s}\n"
+        self.config.write_text(self._toml(destinations, study, web + beat + extra, processes), encoding="utf-8")
         self.settings: Settings = load_settings(self.config)
         self.process: subprocess.Popen[bytes] | None = None
         self._ledger: Ledger | None = None
@@ -70,8 +74,6 @@ class RunningNode:
             "retry_first_s = 0.2",
             "retry_max_s = 1.0",
             "connect_timeout_s = 3.0",
-            "[web]",
-            f"port = {self.web_port}",
             extra,
         ]
         for ae_title, port in destinations:
@@ -196,8 +198,9 @@ class RunningNode:
 
     def logged(self) -> list[dict[str, Any]]:
         """Every JSON line of the log so far."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        whole = text.rpartition("\n")[0]  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 def storescu(

@@ -1,6 +1,7 @@
 """python -m tests.torture: run experiments, print one table, fail when an invariant breaks or a control does not."""
 
 import argparse
+import dataclasses
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ DEFAULT_ENGINES = ("native", "pynetdicom")
 ALL = "all"
 ARM_S = 900.0  # of the short form, where none takes a minute on a machine with room
 ARM_LONG_S = 86_400.0
+TRIES = 3  # of an arm in which nothing is broken but bounds on time
 
 
 def main() -> int:
@@ -133,16 +135,28 @@ def _run_all(
 
 
 def _run(one: Experiment, control: str, runner: Runner, context: Context) -> report.Line:
+    begun, before = time.monotonic(), list[str]()
+    for attempt in range(1, TRIES + 1):
+        folder = context.folder / str(attempt)
+        arm = _once(f"{one.number} {control or one.title}", runner, dataclasses.replace(context, folder=folder))
+        if control or context.long or arm.broken or arm.not_run or not arm.late or attempt == TRIES:
+            break
+        before += arm.late
+    if before:
+        arm.figures["late before"] = "; ".join(before)
+    arm.broken += arm.late
+    return report.Line(one, control, arm, time.monotonic() - begun)
+
+
+def _once(name: str, runner: Runner, context: Context) -> Arm:
     context.folder.mkdir(parents=True)
-    begun = time.monotonic()
     limit = ARM_LONG_S if context.long or context.asked_rounds else ARM_S
     try:
-        with bounded(f"{one.number} {control or one.title}", limit, context.folder.parent):
-            arm = runner(context)
+        with bounded(name, limit, context.folder.parent):
+            return runner(context)
     except Exception as error:  # noqa: BLE001  an experiment that breaks down has shown nothing: say so and go on
         traceback.print_exc(limit=-6, chain=False)
-        arm = Arm(not_run=f"it broke down: {type(error).__name__}: {error}"[:300])
-    return report.Line(one, control, arm, time.monotonic() - begun)
+        return Arm(not_run=f"it broke down: {type(error).__name__}: {error}"[:300])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ from tests.torture.nursery_client import Victim
 from tests.torture.senders import CONTEXTS, instance
 
 SETTLES_WITHIN_S = 20.0
+TICK_S, HELD_UP_S = (
+    0.05,
+    0.5,
+)  # a thread that has nothing to do looks at the clock; so late, and the machine stood still
 OPENS_GOAL_S = 0.1
 THREADS_MORE, DESCRIPTORS_MORE = 3, 8  # of a pool or a cache that a first load fills
 
@@ -123,6 +127,7 @@ class Healthy:
     """A sender that does what it should: an association, five images, release; again until told to stop.
 
     Seconds of each image from its first byte to its answer, of each association, and how many attempts failed.
+    held_up_s: the longest that this process stood still meanwhile, by no fault of the receiver.
     """
 
     address: tuple[str, int]
@@ -133,6 +138,7 @@ class Healthy:
     images_s: list[float] = field(default_factory=list)
     associations_s: list[float] = field(default_factory=list)
     failed: int = 0
+    held_up_s: float = 0.0
 
     def _once(self, stop: threading.Event) -> None:
         began = time.monotonic()
@@ -156,22 +162,31 @@ class Healthy:
         while not stop.is_set():
             self._once(stop)
 
-    def send_for(self, seconds: float) -> "Healthy":
+    def send_for(self, seconds: float, least: int = 1) -> "Healthy":
+        """least: so many associations, or attempts, however long they take."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until or len(self.associations_s) + self.failed < least:
             self._once(threading.Event())
         return self
+
+    def _tick(self, stop: threading.Event) -> None:
+        last = time.monotonic()
+        while not stop.wait(TICK_S):
+            last, before = time.monotonic(), last
+            self.held_up_s = max(self.held_up_s, last - before - TICK_S)
 
     @contextmanager
     def meanwhile(self) -> Iterator["Healthy"]:
         stop = threading.Event()
-        thread = threading.Thread(target=self.send_until, args=(stop,), daemon=True)
-        thread.start()
+        threads = [threading.Thread(target=one, args=(stop,), daemon=True) for one in (self.send_until, self._tick)]
+        for thread in threads:
+            thread.start()
         try:
             yield self
         finally:
             stop.set()
-            thread.join(30)
+            for thread in threads:
+                thread.join(30)
 
 
 def unmoved(arm: Arm, before: Healthy, during: Healthy, beside: Healthy, bound_s: float, first_s: float = 0.0) -> None:
@@ -188,12 +203,13 @@ def unmoved(arm: Arm, before: Healthy, during: Healthy, beside: Healthy, bound_s
         arm.figures["first association"] = f"{1e3 * first:.0f} ms"
         wanted = f"new association {1e3 * first:.0f} ms behind the attackers, wanted < {1e3 * OPENS_GOAL_S:.0f} ms"
         arm.goal(first < OPENS_GOAL_S, wanted)
-        arm.require(first <= first_s, f"the first association behind the attackers takes {first:.2f} s")
+        arm.in_time(first <= first_s, f"the first association behind the attackers takes {first:.2f} s")
     opening = percentile(during.associations_s, 0.99)
     arm.counts["acked"] += len(before.images_s) + len(during.images_s) - before.failed - during.failed
     arm.figures["image p99"] = f"{1e3 * baseline:.0f} -> {1e3 * attacked:.0f} ms"
     arm.figures["association p99"] = f"{1e3 * opening:.0f} ms"
-    arm.require(not during.failed, f"{during.failed} attempts of a healthy sender failed")
+    judged = arm.require if during.held_up_s < HELD_UP_S else arm.in_time  # who stands still is rightly dropped
+    judged(not during.failed, f"{during.failed} attempts of a healthy sender failed")
     wanted = f"image p99 {1e3 * attacked:.0f} ms, wanted <= 2 x {1e3 * baseline:.0f} ms before"
     arm.goal(attacked <= 2 * baseline, wanted)
     elsewhere, opens_elsewhere = percentile(beside.images_s, 0.99), percentile(beside.associations_s, 0.99)
@@ -201,8 +217,8 @@ def unmoved(arm: Arm, before: Healthy, during: Healthy, beside: Healthy, bound_s
     arm.figures["beside"] = f"{1e3 * elsewhere:.0f} ms"
     allowed = max(2 * baseline, bound_s)
     what = f"{baseline:.2f} s before, {elsewhere:.2f} s at a receiver that nobody attacks"
-    arm.require(attacked <= max(allowed, 3 * elsewhere), f"a healthy sender's p99 is {attacked:.2f} s, {what}")
-    arm.require(opening <= max(allowed, 3 * opens_elsewhere), f"a healthy sender's associations take {opening:.2f} s")
+    arm.in_time(attacked <= max(allowed, 3 * elsewhere), f"a healthy sender's p99 is {attacked:.2f} s, {what}")
+    arm.in_time(opening <= max(allowed, 3 * opens_elsewhere), f"a healthy sender's associations take {opening:.2f} s")
 
 
 class Stock(Victim):

@@ -28,7 +28,8 @@ SUITES = ("receiver", "hospital")
 
 @dataclass
 class Arm:
-    """What one arm did and found. `broken`: one sentence for each invariant that did not hold.
+    """What one arm did and found. `broken`: one sentence for each invariant that did not hold; `late`: the same of
+    bounds on time.
 
     counts: rounds, sent, acked, refused, unknown, missing, corrupt, duplicated, leftovers, phi; other keys are welcome.
     A key that is absent is a place where nobody looked. figures: what else is worth reading, printed as it is. done:
@@ -40,6 +41,7 @@ class Arm:
     counts: Counter[str] = field(default_factory=Counter)
     figures: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
     done: str = ""
     goals: list[tuple[bool, str]] = field(default_factory=list)
     not_run: str = ""
@@ -52,6 +54,12 @@ class Arm:
     def require(self, holds: bool, sentence: str) -> None:
         if not holds:
             self.broken.append(sentence)
+
+    def in_time(self, holds: bool, sentence: str) -> None:
+        """As `require`, of a bound on time. Where nothing else is broken the arm runs again: a product that is slow is
+        slow each time, and a machine that stood still for a second is not."""
+        if not holds:
+            self.late.append(sentence)
 
 
 @dataclass

@@ -39,10 +39,17 @@ def send(scu: RawScu, journal: Journal, uid: str, data: bytes) -> Entry:
     return entry
 
 
-def send_one(address: tuple[str, int], journal: Journal, uid: str, data: bytes, calling: str = "TESTSCU") -> Entry:
+def send_one(
+    address: tuple[str, int],
+    journal: Journal,
+    uid: str,
+    data: bytes,
+    calling: str = "TESTSCU",
+    timeout_s: float = 20.0,
+) -> Entry:
     """One C-STORE on an association of its own; an entry with no fate when there was no answer."""
     entry = journal.sent(uid, data)
-    with suppress(OSError, Aborted, Rejected), RawScu(address, CONTEXTS, calling=calling) as scu:
+    with suppress(OSError, Aborted, Rejected), RawScu(address, CONTEXTS, calling=calling, timeout_s=timeout_s) as scu:
         response = scu.store(CT, uid, data)
         journal.answered(entry, response.status, response.comment)
         scu.release()

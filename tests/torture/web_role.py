@@ -94,13 +94,13 @@ class Web:
         return False
 
     def ask(self, method: str, path: str, token: str = "", body: object = None, **headers: str) -> int:
-        """The status; 0 where the connection was cut."""
+        """The status; 0 where the connection was cut, or nothing came in time."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         given = {"Authorization": f"Bearer {self.tokens[token]}"} if token else {}
         try:
             connection.request(method, path, body=body, headers={**given, **headers}, encode_chunked=False)  # type: ignore[arg-type]
             return connection.getresponse().status
-        except (BrokenPipeError, ConnectionResetError, http.client.HTTPException):
+        except (BrokenPipeError, ConnectionResetError, TimeoutError, http.client.HTTPException):
             return 0
         finally:
             connection.close()
