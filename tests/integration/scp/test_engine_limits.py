@@ -159,7 +159,7 @@ def test_an_accepted_connection_is_tuned() -> None:
     ids=["malformed", "lying item", "TLS", "HTTP", "length bomb", "half a request", "silence"],
 )
 def test_the_log_says_who_was_cut_off_and_why(sent: bytes, reason: str, hint: str) -> None:
-    patience_s = {"idle": 1.0, "pdu_deadline": 5.0}.get(reason, 60.0)
+    patience_s = {"idle": 1.0, "pdu_deadline": 3.0}.get(reason, 60.0)
     with bare_engine("native", acse_timeout_s=patience_s) as running, capture_logs() as logs:
         for _ in range(3):
             with socket.create_connection(running.address, timeout=20) as connection:

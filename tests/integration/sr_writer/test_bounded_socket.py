@@ -40,6 +40,7 @@ from tests.support.waiting import wait_until
 
 ANSWER_S = 3.0  # a busy machine has asked by then, and the silence that follows is the peer's
 QUICK = DeliverSettings(connect_timeout_s=10.0, response_timeout_s=ANSWER_S)
+IMPATIENT = DeliverSettings(connect_timeout_s=0.6, response_timeout_s=ANSWER_S)  # where nobody comes to be associated
 UNHURRIED = DeliverSettings(connect_timeout_s=10.0, response_timeout_s=30.0)  # where time decides nothing
 IN_TIME_S = halting.LIFE_S - 10.0  # a peer here holds out for longer
 SILENT = "fell silent in the middle of a message"
@@ -97,7 +98,7 @@ def test_whoever_does_not_answer_as_agreed_is_unreachable_in_time(halt: halting.
 )
 def test_whoever_does_not_accept_as_agreed_is_unreachable_in_time(halt: halting.Halt, said: str) -> None:
     with Halting(halt, answers=False) as peer:
-        assert said in asked(peer, QUICK if said == "pacs " else UNHURRIED)
+        assert said in asked(peer, IMPATIENT if said == "pacs " else UNHURRIED)
 
 
 def test_what_is_announced_is_not_kept_room_for_nor_read() -> None:
