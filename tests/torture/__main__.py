@@ -137,7 +137,10 @@ def _run_all(
 def _run(one: Experiment, control: str, runner: Runner, context: Context) -> report.Line:
     begun, before = time.monotonic(), list[str]()
     for attempt in range(1, TRIES + 1):
-        folder = context.folder / str(attempt)
+        name = (
+            context.folder.name if attempt == 1 else f"again-{attempt}-{context.folder.name}"
+        )  # experiment 36 reads all
+        folder = context.folder.with_name(name)
         arm = _once(f"{one.number} {control or one.title}", runner, dataclasses.replace(context, folder=folder))
         if control or context.long or arm.broken or arm.not_run or not arm.late or attempt == TRIES:
             break

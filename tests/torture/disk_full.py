@@ -30,7 +30,7 @@ MIB = 1 << 20
 DISK, BALLAST = 24 * MIB, 8 * MIB
 SENDERS, SIZE, TOO_MANY = 4, MIB // 2, 200
 OUT_OF_RESOURCES = 0xA700
-PARTS_GO_WITHIN_S = 30.0
+PARTS_GO_WITHIN_S, PARTS_STAY_S = 30.0, 2.0  # a control need not wait long
 AGAIN_WITHIN_S, AGAIN_GOAL_S = 30.0, 1.0  # the bound, on cores that others use, and what is wanted with room
 WATERMARK, LOOKS_EACH = 6 * MIB, MIB
 BELOW = DISK - BALLAST - WATERMARK + 2 * MIB  # there is room for so much, and less than the watermark would be left
@@ -80,7 +80,7 @@ def fill(context: Context, faults: Sequence[str] = (), watermark: int = 0, looks
             wrong = [e for e in journal.refused() if e.status != OUT_OF_RESOURCES]
             arm.require(not wrong, f"{len(wrong)} refusals on a full disk are not 0xA700")
             _too_large(context, victim, journal, arm)
-            _no_parts(state, arm)
+            _no_parts(state, arm, PARTS_STAY_S if faults else PARTS_GO_WITHIN_S)
             _again(context, victim, journal, arm, free)
             arm.require(victim.alive(), "the receiver died of a full disk")
             victim.stop()
@@ -132,12 +132,12 @@ def look_once() -> None:
     admitter.__dict__["FREE_SPACE_CHECK_BYTES"] = 1 << 60
 
 
-def _no_parts(state: Path, arm: Arm) -> None:
+def _no_parts(state: Path, arm: Arm, within_s: float) -> None:
     def none() -> bool:
         return not list((state / "store" / "parts").iterdir())
 
     try:
-        wait_until(none, PARTS_GO_WITHIN_S)
+        wait_until(none, within_s)
     except TimeoutError:
         arm.broken.append("part files are left on a full disk")
 

@@ -33,6 +33,7 @@ def search(context: Context, folder: Path) -> Arm:
         hits = sentinel.hits_in(content)
         arm.counts["phi"] += hits
         arm.require(not hits, f"the patient is named in {path.relative_to(folder)}")
+    arm.require(size > 0, "there was nothing to read")
     arm.figures["read"] = f"{size / 1e6:.1f} MB"
     return arm
 
