@@ -37,10 +37,12 @@ class RunningNode:
         processes: int = 1,
         heartbeat_s: float = 0.0,
         oldest_job_max_s: float = 300.0,
+        stop_grace_s: int = 60,
         **study: float,
     ) -> None:
         """heartbeat_s: how often it sends itself a study; 0: never, so that a test has the node for itself.
-        oldest_job_max_s: of `[web]`: what waits for longer turns health red.
+        oldest_job_max_s: of `[web]`: what waits for longer turns health red. stop_grace_s: what hangs when it stops is
+        waited for that long.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -49,19 +51,26 @@ class RunningNode:
         self.port, self.web_port = free_port(), free_port()
         beat = f"[heartbeat]\nevery_s = {heartbeat_s}\n"
         web = f"[web]\nport = {self.web_port}\noldest_job_max_s = {oldest_job_max_s}\n"
-        self.config.write_text(self._toml(destinations, study, web + beat + extra, processes), encoding="utf-8")
+        self.config.write_text(
+            self._toml(destinations, study, web + beat + extra, processes, stop_grace_s), encoding="utf-8"
+        )
         self.settings: Settings = load_settings(self.config)
         self.process: subprocess.Popen[bytes] | None = None
         self._ledger: Ledger | None = None
 
     def _toml(
-        self, destinations: Sequence[tuple[str, int]], study: dict[str, float], extra: str, processes: int
+        self,
+        destinations: Sequence[tuple[str, int]],
+        study: dict[str, float],
+        extra: str,
+        processes: int,
+        stop_grace_s: int,
     ) -> str:
         timing = {"complete_after_s": 1.0, "triage_max_age_h": 24.0, **study}
         lines = [
             "[node]",
             f"state_dir = {json.dumps(str(self.folder / 'state'))}",
-            "stop_grace_s = 60",
+            f"stop_grace_s = {stop_grace_s}",
             "[receive]",
             'host = "127.0.0.1"',
             f"port = {self.port}",

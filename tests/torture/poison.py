@@ -95,7 +95,7 @@ def node(context: Context, attempts: int, threads: int, does: str = CRASH) -> It
     root = context.folder / "models"
     write_package(root)
     look = f"[look]\nmodels_dir = {json.dumps(str(root))}\nthreads = {threads}\nmax_attempts = {attempts}\n"
-    running = RunningNode(context.folder, extra=look)
+    running = RunningNode(context.folder, extra=look, stop_grace_s=15)
     with patch.dict(os.environ, {"PYTHONPATH": f"{hook}:{ROOT}"}):
         try:
             running.start()
