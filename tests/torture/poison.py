@@ -140,7 +140,7 @@ def _hanging(context: Context, does: str, within_s: float) -> Arm:
         arm.counts["parked"] = len(running.ledger.parked())
     arm.figures["others waited at most"] = f"before {max(before):.1f} s, meanwhile {max(meanwhile):.1f} s"
     arm.require(arm.counts["roles died"] == 0, "the role died of one study")
-    arm.in_time(arm.counts["cut short"] == 1, f"{arm.counts['cut short']} processes were ended for one study")
+    arm.require(arm.counts["cut short"] == 1, f"{arm.counts['cut short']} processes were ended for one study")
     arm.require(arm.counts["parked"] == 0, "a study was put aside before it had all the time there is")
     return arm
 
