@@ -13,6 +13,7 @@ APT := apt-get -qq -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300
 export UV_HTTP_TIMEOUT ?= 120
 export UV_HTTP_RETRIES ?= 10
 SBOM_VENV := .venv-sbom
+SHARED_OUT := --numprocesses auto --dist loadfile
 EXTRA ?= cpu
 ARGS ?=
 
@@ -25,13 +26,13 @@ demo: $(VENV)/.runtime ## See it work: synthetic studies in, results in a stand-
 	@$(VENV)/bin/opentriage demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" to choose); those that need a peer skip loudly where `make peers` never ran
-	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest $(SHARED_OUT) $(ARGS)
 
 test-acceptance: $(VENV)/.dev ## What the node promises, each held against a whole one (better after `make peers`)
-	@$(VENV)/bin/python -m pytest tests/acceptance --numprocesses auto --dist loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/acceptance $(SHARED_OUT) $(ARGS)
 
 test-peers: $(VENV)/.dev ## Hold what is sent against validators and archives of others, the slow ones (needs `make peers`)
-	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 --numprocesses auto --dist loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/peers --timeout 600 $(SHARED_OUT) $(ARGS)
 
 test-train: $(TRAIN_VENV)/.train ## Run the tests that need torch (about 5.5 GB to install)
 	@$(TRAIN_VENV)/bin/mypy -p training
@@ -80,7 +81,7 @@ peers: ## Install the Debian packages that the tests use as peers (needs root or
 	    $(APT) install -y --no-install-recommends \
 	    dcmtk dicom3tools orthanc orthanc-dicomweb libpixelmed-java default-jdk-headless postgresql prometheus chromium \
 	    gcc libc6-dev bubblewrap openssl $$(command -v npm > /dev/null || echo npm) > /dev/null; }; \
-	peers -o APT::Update::Error-Mode=any || { sleep 20; peers; } || { sleep 60; peers; }
+	$(AGAIN) peers -o APT::Update::Error-Mode=any || peers
 	@touch .peers  # from now on a test that lacks one of them fails
 
 bench-inference: $(VENV)/.dev ## Measure the model: T=50 against T=1, and one look from file to finding

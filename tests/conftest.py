@@ -24,9 +24,8 @@ QUIET = {"deadline": None, "database": None, "suppress_health_check": [HealthChe
 hypothesis.register_profile("chance", print_blob=True, **QUIET)
 hypothesis.register_profile("same", derandomize=True, **QUIET)
 hypothesis.load_profile("same")
-APART = {
-    name: f"make test-{name}" for name in ("acceptance", "page", "peers", "train", "viewers")
-}  # pyproject.toml: norecursedirs
+# The same folders as norecursedirs in pyproject.toml.
+APART = {name: f"make test-{name}" for name in ("acceptance", "page", "peers", "train", "viewers")}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from config.settings import Destination
-from tests.support.peers import free_port, need
+from tests.support.peers import end, free_port, need
 from tests.support.waiting import listens, wait_until
 
 AE_TITLE = "DCMQR"
@@ -43,9 +43,4 @@ class QueryArchive:
 
     def __exit__(self, *error: object) -> None:
         assert self._process is not None
-        self._process.terminate()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)

@@ -16,13 +16,22 @@ UNHURRIED_S = 60.0  # a busy machine starts a child, and reads a header, in more
 
 
 @contextmanager
+def unhurried() -> Iterator[None]:
+    """Pages wait for as long as a header takes."""
+    with (
+        mock.patch.object(identities, "WITHIN_S", UNHURRIED_S),
+        mock.patch.object(header, "WALL_S", UNHURRIED_S),
+    ):
+        yield
+
+
+@contextmanager
 def headers_read(settings: Settings) -> Iterator[LookServer]:
-    """The look socket of a node that has no model: nobody is at its desk. Pages wait for as long as it takes."""
+    """The look socket of a node that has no model: nobody is at its desk. `unhurried`."""
     analyser: Any = None
     with mock.patch.object(look_server, "Desk"):
         server = LookServer(settings, analyser, Turns())
-    waits = mock.patch.object(identities, "WITHIN_S", UNHURRIED_S), mock.patch.object(header, "WALL_S", UNHURRIED_S)
-    with waits[0], waits[1]:
+    with unhurried():
         server.start()
         try:
             yield server

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.peers import absent, free_port, need
+from tests.support.peers import absent, end, free_port, need
 from tests.support.waiting import wait_until
 
 AE_TITLE = "ORTHANC"
@@ -61,12 +61,7 @@ class Orthanc:
 
     def __exit__(self, *error: object) -> None:
         assert self._process is not None
-        self._process.terminate()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
 
     def _answers(self) -> bool:
         try:

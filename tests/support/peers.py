@@ -2,6 +2,7 @@
 
 import random
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -61,3 +62,13 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise OSError("no port is free on loopback")
+
+
+def end(process: subprocess.Popen[bytes], within_s: float = 60.0) -> int:
+    """SIGTERM, then SIGKILL to what does not end in time; the exit status."""
+    process.terminate()
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

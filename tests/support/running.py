@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,16 @@ from ledger.ledger import Ledger
 from ledger.worklist import WorklistEntry
 from node import notices
 from node.wiring import open_ledger
-from tests.support.peers import free_port, need
+from tests.support.peers import end, free_port, need
 from tests.support.realdata import ROOT
 from tests.support.waiting import wait_until
 
 START_WITHIN_S = 170.0  # two busy cores: five interpreters import numpy, onnxruntime, highdicom
+
+
+def table(head: str, values: Mapping[str, object]) -> str:
+    """TOML; a string or a number is written as in JSON."""
+    return "".join(line + "\n" for line in (head, *(f"{key} = {json.dumps(value)}" for key, value in values.items())))
 
 
 class RunningNode:
@@ -49,45 +54,31 @@ class RunningNode:
         self.config = folder / "opentriage.toml"
         self.log = folder / "node.log"
         self.port, self.web_port = free_port(), free_port()
-        beat = f"[heartbeat]\nevery_s = {heartbeat_s}\n"
-        web = f"[web]\nport = {self.web_port}\noldest_job_max_s = {oldest_job_max_s}\n"
-        self.config.write_text(
-            self._toml(destinations, study, web + beat + extra, processes, stop_grace_s), encoding="utf-8"
-        )
+        tables: dict[str, dict[str, object]] = {
+            "node": {"state_dir": str(folder / "state"), "stop_grace_s": stop_grace_s},
+            "receive": {
+                "host": "127.0.0.1",
+                "port": self.port,
+                "processes": processes,
+                "free_disk_min_bytes": 1_000_000,
+            },
+            "study": {"complete_after_s": 1.0, "triage_max_age_h": 24.0, **study},
+            "deliver": {
+                "prove_after_s": 0.2,
+                "retry_first_s": 0.2,
+                "retry_max_s": 1.0,
+                "connect_timeout_s": 3.0,
+            },
+            "web": {"port": self.web_port, "oldest_job_max_s": oldest_job_max_s},
+            "heartbeat": {"every_s": heartbeat_s},
+        }
+        text = [table(f"[{name}]", values) for name, values in tables.items()] + [extra + "\n"]
+        for ae_title, port in destinations:
+            text.append(table("[[destinations]]", {"ae_title": ae_title, "host": "127.0.0.1", "port": port}))
+        self.config.write_text("".join(text), encoding="utf-8")
         self.settings: Settings = load_settings(self.config)
         self.process: subprocess.Popen[bytes] | None = None
         self._ledger: Ledger | None = None
-
-    def _toml(
-        self,
-        destinations: Sequence[tuple[str, int]],
-        study: dict[str, float],
-        extra: str,
-        processes: int,
-        stop_grace_s: int,
-    ) -> str:
-        timing = {"complete_after_s": 1.0, "triage_max_age_h": 24.0, **study}
-        lines = [
-            "[node]",
-            f"state_dir = {json.dumps(str(self.folder / 'state'))}",
-            f"stop_grace_s = {stop_grace_s}",
-            "[receive]",
-            'host = "127.0.0.1"',
-            f"port = {self.port}",
-            f"processes = {processes}",
-            "free_disk_min_bytes = 1000000",
-            "[study]",
-            *(f"{key} = {value}" for key, value in timing.items()),
-            "[deliver]",
-            "prove_after_s = 0.2",
-            "retry_first_s = 0.2",
-            "retry_max_s = 1.0",
-            "connect_timeout_s = 3.0",
-            extra,
-        ]
-        for ae_title, port in destinations:
-            lines += ["[[destinations]]", f'ae_title = "{ae_title}"', 'host = "127.0.0.1"', f"port = {port}"]
-        return "\n".join(lines) + "\n"
 
     def __enter__(self) -> "RunningNode":
         self.start()
@@ -121,13 +112,7 @@ class RunningNode:
             self._ledger.close()
             self._ledger = None
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(within_s)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        return self.process.wait()
+        return end(self.process, within_s)
 
     def kill(self) -> None:
         """SIGKILL to the supervisor, as the kernel would."""

@@ -13,7 +13,7 @@ from config.settings import Settings
 from ledger.access import Role
 from ledger.ledger import Ledger
 from ledger.store import Store
-from tests.support.peers import free_port
+from tests.support.peers import end, free_port
 from tests.support.realdata import ROOT
 from tests.support.waiting import wait_until
 
@@ -78,12 +78,7 @@ class Web:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, 30)
         self.ledger.close()
 
     def _answers(self) -> bool:

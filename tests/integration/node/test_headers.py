@@ -33,7 +33,7 @@ from node.web.identities import Identities
 from node.wiring import open_ledger, run_dir
 from sr_writer.source import read_header, value_text
 from sr_writer.whose import SAID, TEXT_MAX
-from tests.support.looking import headers_read
+from tests.support.looking import headers_read, unhurried
 from tests.support.records import received
 
 
@@ -56,10 +56,9 @@ def served(settings: Settings, ledger: Ledger) -> Iterator[LookServer]:
 
 
 @pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine starts a child, and reads a header, in more than the two seconds that a page waits for both."""
-    monkeypatch.setattr(identities, "WITHIN_S", 60.0)
-    monkeypatch.setattr(header_verb, "WALL_S", 60.0)
+def _unhurried() -> Iterator[None]:
+    with unhurried():
+        yield
 
 
 def sample(**values: object) -> FileDataset:
